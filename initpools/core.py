@@ -6,9 +6,9 @@
 __all__ = ['UserError', 'lookup', 'check_budget', 'repo_root', 'data_root', 'write_atomic', 'canonical', 'digest', 'stream',
            'torch_stream', 'top_k', 'pick_device', 'has_fast_bf16']
 
-# %% ../nbs/00_core.ipynb #4e3a9676
+# %% ../nbs/00_core.ipynb #4deac80e
 import difflib, hashlib, json, os
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -71,12 +71,12 @@ def write_atomic(
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #058ac496
+# %% ../nbs/00_core.ipynb #faaa8292
 def canonical(
     o, # a value made of dataclasses, dicts, lists, tuples, strings, numbers, booleans and None
 )->str:
     "The one JSON text of a value."
-    return json.dumps(asdict(o) if is_dataclass(o) else o, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(o, sort_keys=True, separators=(",", ":"), allow_nan=False, default=asdict)
 
 # %% ../nbs/00_core.ipynb #e35e94f4
 def digest(
