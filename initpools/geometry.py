@@ -52,13 +52,13 @@ def blocks(
     "Slices that cut `n` rows into blocks."
     return [slice(i, min(i + size, n)) for i in range(0, n, max(1, size))]
 
-# %% ../nbs/40_geometry.ipynb #a7ebdfc5
+# %% ../nbs/40_geometry.ipynb #90cce520
 def products(
     a:torch.Tensor, # (n, d)
     b:torch.Tensor, # (m, d)
 )->torch.Tensor: # (n, m) inner products
     "All inner products of two sets of rows."
-    return torch.from_numpy(a.numpy() @ b.numpy().T) if a.device.type == "cpu" else a @ b.T
+    return a @ b.T if len(b) > 1 else (a @ b.expand(2, -1).T)[:, :1]
 
 # %% ../nbs/40_geometry.ipynb #8d0ad07e
 def gaps(
