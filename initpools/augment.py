@@ -247,14 +247,14 @@ def augment(
     for name in names: x = lookup("augmentation", name, AUGMENTS)(x, g)
     return x
 
-# %% ../nbs/12_augment.ipynb #48a12310
+# %% ../nbs/12_augment.ipynb #4220f812
 def normalise(
-    x:torch.Tensor, # (n, c, h, w) uint8
+    x:torch.Tensor, # (n, c, h, w) uint8, or float from 0 to 255
     mean, # a channel, in [0, 1]
     std, # a channel, in [0, 1]
 )->torch.Tensor: # (n, c, h, w) float32, channels_last
     "Bytes to normalised floats."
     scale = torch.tensor([1 / (255 * s) for s in std], device=x.device)
     shift = torch.tensor([-m / s for m, s in zip(mean, std)], device=x.device)
-    x = x.contiguous(memory_format=torch.channels_last).float()
+    x = x.contiguous(memory_format=torch.channels_last).to(torch.float32, copy=True)
     return x.mul_(scale[:, None, None]).add_(shift[:, None, None])
