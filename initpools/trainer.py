@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CIFAR', 'RECIPES', 'CROPS', 'Recipe', 'released', 'seeded', 'autocast', 'epoch_batches', 'make_optimizer', 'Cohort',
-           'Fit', 'fit_many', 'embed', 'predict', 'evaluate', 'mc_dropout']
+           'Fit', 'fit_many', 'embed', 'predict', 'accuracies', 'evaluate', 'mc_dropout']
 
 # %% ../nbs/21_trainer.ipynb #3409c0ab
 import copy, time
@@ -168,11 +168,11 @@ def _train_epoch(cohort, opt, data, labelled, recipe, names, epoch, device, prec
         losses.append(loss.detach())
     return losses
 
-# %% ../nbs/21_trainer.ipynb #865d1eb0
+# %% ../nbs/21_trainer.ipynb #6f18ac83
 def _check(cohort, fits, best, data, val, epoch):
     "Measure every network on the validation split; copy the weights of those that improve."
     for i, (net, fit) in enumerate(zip(cohort.export(), fits)):
-        accuracy = evaluate(fit, data.train[val])[0]
+        accuracy = evaluate(fit, data.train[val[i]])[0]
         fit.checks.append((epoch + 1, accuracy))
         if best[i] is None or accuracy > best[i][0]: best[i] = accuracy, copy.deepcopy(net.state_dict())
         net.train()
@@ -187,13 +187,13 @@ def _fresh(recipe, data, names, dropout, device, precision):
         fits.append(Fit(net.to(device), data.mean, data.std, device, precision))
     return fits
 
-# %% ../nbs/21_trainer.ipynb #3669124d
+# %% ../nbs/21_trainer.ipynb #3b8c487a
 def _fit_cohort(recipe, data, labelled, names, val, dropout, device, precision):
     "Train the networks of one cohort in step."
     start, fits, best = time.perf_counter(), _fresh(recipe, data, names, dropout, device, precision), [None] * len(names)
     cohort = Cohort([f.net.train() for f in fits])
     opt, schedule = make_optimizer(cohort.params, recipe, recipe.epochs)
-    checking = recipe.keep == "best" and val is not None and len(val) > 0
+    checking = recipe.keep == "best" and val is not None and len(val[0]) > 0
     with seeded(*names[0], "dropout", device=device):
         for epoch in range(recipe.epochs):
             losses = _train_epoch(cohort, opt, data, labelled, recipe, names, epoch, device, precision)
@@ -205,13 +205,13 @@ def _fit_cohort(recipe, data, labelled, names, val, dropout, device, precision):
         net.eval(); fit.seconds = (time.perf_counter() - start) / len(fits)
     return fits
 
-# %% ../nbs/21_trainer.ipynb #051854f5
+# %% ../nbs/21_trainer.ipynb #85424642
 def fit_many(
     recipe:Recipe, # how to train
     data:Dataset, # its training part is the pool
     labelled:list, # of index arrays into the training images; a network each
     names:list, # of tuples: the streams of randomness, a network each
-    val=None, # indices of the validation split; needed where recipe.keep is "best"
+    val:list=None, # indices of the validation splits, a network each; needed where recipe.keep is "best"
     dropout:float=0, # of the head
     device:str="auto", # where to train
     precision:str="auto", # "auto", "bf16" or "fp32"
@@ -222,7 +222,7 @@ def fit_many(
     labelled = [torch.as_tensor(np.asarray(l), dtype=torch.int64) for l in labelled]
     if together == "auto": together = device.startswith("cuda") or recipe.model in ("mlp", "linear")
     groups = [range(m)] if together and len({len(l) for l in labelled}) == 1 else [[i] for i in range(m)]
-    return [f for g in groups for f in _fit_cohort(recipe, data, [labelled[i] for i in g], [names[i] for i in g], val, dropout, device, precision)]
+    return [f for g in groups for f in _fit_cohort(recipe, data, [labelled[i] for i in g], [names[i] for i in g], val and [val[i] for i in g], dropout, device, precision)]
 
 # %% ../nbs/21_trainer.ipynb #2e7388ef
 @torch.inference_mode()
@@ -239,7 +239,7 @@ def embed(
             out[i:i + batch] = net.embed(normalise(x, fit.mean, fit.std))
     return out
 
-# %% ../nbs/21_trainer.ipynb #4c6a0259
+# %% ../nbs/21_trainer.ipynb #ce351370
 @torch.inference_mode()
 def predict(
     fit:Fit, # a trained network
@@ -248,16 +248,23 @@ def predict(
     "Logits from features."
     return fit.net.eval().head(features)
 
-def evaluate(
-    fit:Fit, # a trained network
+def accuracies(
+    scores:torch.Tensor, # (n, classes) logits or probabilities
     images:Images, # with their labels
 )->tuple: # accuracy; accuracy of each class, NaN for a class without images
     "Accuracy over all images and for each class."
-    y = images.y.to(fit.device)
-    right = (predict(fit, embed(fit, images)).argmax(1) == y).double()
+    y = images.y.to(scores.device)
+    right = (scores.argmax(1) == y).double()
     n = torch.bincount(y, minlength=len(images.classes))
     per_class = torch.bincount(y, weights=right, minlength=len(images.classes)) / n
     return float(right.mean()), per_class.cpu().numpy()
+
+def evaluate(
+    fit:Fit, # a trained network
+    images:Images, # with their labels
+)->tuple: # accuracy; accuracy of each class
+    "Accuracy of a network."
+    return accuracies(predict(fit, embed(fit, images)), images)
 
 # %% ../nbs/21_trainer.ipynb #5ca05069
 @torch.inference_mode()
