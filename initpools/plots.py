@@ -27,7 +27,7 @@ def style(
     i = order.index(sampler) if sampler in order else len(order)
     return dict(color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)], ls=DASHES[i // 3 % len(DASHES)])
 
-# %% ../nbs/91_plots.ipynb #9c5b4046
+# %% ../nbs/91_plots.ipynb #904b2f34
 def learning_curve(
     frame:pd.DataFrame, # tidy rounds of one strategy
     ax=None, # matplotlib axes; default: new ones
@@ -35,15 +35,16 @@ def learning_curve(
     "One line a sampler."
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(4, 3), layout="constrained")[1]
-    for sampler, points in summary(frame).groupby("sampler", sort=False):
-        look = style(sampler)
+    table = summary(frame)
+    for sampler in (s for s in SAMPLERS if s in set(table.sampler)):
+        points, look = table[table.sampler == sampler], style(sampler)
         ax.plot(points.labels, 100 * points["mean"], ms=3.2, lw=1.2, label=SAMPLERS[sampler].title, **look)
         if points.n.max() > 1: ax.fill_between(points.labels, 100 * (points["mean"] - points.sd), 100 * (points["mean"] + points.sd), color=look["color"], alpha=.13, lw=0)
     ax.grid(alpha=.25, lw=.5)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
-# %% ../nbs/91_plots.ipynb #b83f7009
+# %% ../nbs/91_plots.ipynb #711a175e
 def learning_curves(
     frame:pd.DataFrame, # tidy rounds
     title:str="", # of the whole figure
@@ -59,7 +60,8 @@ def learning_curves(
     for ax, strategy in zip(axs.flat, strategies):
         learning_curve(frame[frame.strategy == strategy], ax).set_title(STRATEGIES[strategy].title, fontsize=10)
     for ax in axs.flat[len(strategies):]: ax.axis("off")
-    fig.supxlabel("labelled images", fontsize=10); fig.supylabel("test accuracy, %", fontsize=10)
+    for ax in axs[-1]: ax.set_xlabel("labelled images")
+    fig.supylabel("test accuracy, %", fontsize=10)
     fig.suptitle(f"{title}\n", fontsize=12, x=.02, ha="left")
     fig.text(.02, 1 - .30 / fig.get_figheight(), subtitle, fontsize=7.5, color="#555555", va="top")
     fig.legend(*axs.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(5, frame.sampler.nunique()), frameon=False, fontsize=9)

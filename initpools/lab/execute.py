@@ -34,7 +34,7 @@ def cpu_name(): # -> str
     try: return next(l.partition(":")[2].strip() for l in open("/proc/cpuinfo") if l.startswith("model name"))
     except (OSError, StopIteration): return platform.processor() or "cpu"
 
-# %% ../../nbs/82_execute.ipynb #7a1ed5cb
+# %% ../../nbs/82_execute.ipynb #0650a472
 class Progress:
     "One live line."
     def __init__(self,
@@ -42,28 +42,32 @@ class Progress:
         found:int, # of them in the store already
         quiet:bool=False, # say nothing
     ):
-        self.total, self.found, self.done, self.start, self.handle, self.quiet, self.shown = total, found, 0, time.perf_counter(), None, quiet, 0
-        self.note = ""
+        self.total, self.found, self.done, self.quiet, self.handle, self.note = total, found, 0, quiet, None, ""
+        self.start = self.begun = time.perf_counter()
+        self.shown = 0
 
     def text(self):
         "The line."
         passed = time.perf_counter() - self.start
         rest = self.total - self.found - self.done
-        left = f", {passed / self.done * rest:.0f} s left" if self.done and rest else ""
+        left = f", {(time.perf_counter() - self.begun) / self.done * rest:.0f} s left" if self.done > 1 and rest else ""
         return f"{self.found + self.done}/{self.total} rounds: {self.done} done in {passed:.0f} s, {self.found} found in the store{left}{self.note}"
 
     def step(self, n=0, note=""):
         "Count `n` rounds more and show the line."
+        if n and not self.done: self.begun = time.perf_counter() # pretext tasks do not count
         self.done += n; self.note = f" | {note}" if note else ""
         if self.quiet or (n and time.perf_counter() - self.shown < .2 and self.found + self.done < self.total): return
         self.shown = time.perf_counter()
         notebook = "ipykernel" in sys.modules or "execnb" in sys.modules
         if notebook: self._show()
-        if not notebook or "INITPOOLS_TERMINAL" in os.environ: self._print()
+        if not notebook: self._print(sys.stderr)
+        elif terminal := os.environ.get("INITPOOLS_TERMINAL"):
+            with open(terminal, "w") as out: self._print(out)
 
-    def _print(self):
+    def _print(self, out):
         end = "\n" if self.found + self.done == self.total and not self.note else ""
-        print(f"\r{self.text():100}", end=end, file=sys.__stderr__, flush=True)
+        print(f"\r{self.text():100}", end=end, file=out, flush=True)
 
     def _show(self):
         from IPython.display import display

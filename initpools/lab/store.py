@@ -110,17 +110,16 @@ def _records(self, file, run=None, fingerprint=None):
     return records
 Store._records = _records
 
-# %% ../../nbs/81_store.ipynb #96dc307a
+# %% ../../nbs/81_store.ipynb #9076bc94
 def frame(
     self:Store,
     runs:list=None, # of Run; default: every run in the folder
 ): # -> pandas.DataFrame
     "One row a round."
     import pandas as pd
-    wanted = None if runs is None else {run.key for run in runs}
+    files = sorted(self.folder.glob("*.jsonl")) if runs is None else [self.file(run) for run in runs]
     rows = []
-    for file in sorted(self.folder.glob("*.jsonl")):
-        if wanted is not None and file.stem not in wanted: continue
+    for file in files:
         records = self._records(file)
         if records: rows += [_row(json.loads(file.read_text().split("\n", 1)[0].partition(" ")[2])["run"], file.stem, r) for r in records]
     return pd.DataFrame(rows)
