@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'templates', 'declared', 'check_names', 'check_parameters', 'save_figure', 'read_parameters', 'tidy',
-           'run_figure']
+           'run_figure', 'make_readme']
 
 # %% ../nbs/95_figure.ipynb #c867ea23
 import json, os
@@ -115,3 +115,15 @@ def run_figure(
     except papermill.PapermillExecutionError as e: raise UserError(f"{template} stopped in cell {e.cell_index}: {e.ename}: {e.evalue} The notebook as far as it came is {out}.") from None
     tidy(out)
     return out
+
+# %% ../nbs/95_figure.ipynb #14c57c8f
+def make_readme(
+    root:Path=None, # the repository
+)->str: # markdown
+    "README.md from nbs/index.ipynb."
+    import nbformat
+    from nbconvert import MarkdownExporter
+    nb = nbformat.read((root or repo_root())/"nbs"/"index.ipynb", 4)
+    nb.metadata["language_info"] = {"name": "python"}
+    nb.cells = [c for c in nb.cells if not c.source.startswith(("#| hide", "#| default_exp"))]
+    return MarkdownExporter().from_notebook_node(nb)[0].replace("](../", "](").strip() + "\n"

@@ -170,16 +170,16 @@ def _finite(losses, epoch, names):
     if len(bad): raise UserError(f"Training {'/'.join(map(str, names[bad[0, 1]]))} stopped: the loss is not finite at epoch {epoch + 1}, step {int(bad[0, 0]) + 1}. Lower the learning rate, or look for broken images.")
     return losses.mean(0)
 
-# %% ../nbs/21_trainer.ipynb #0e5f3c34
-def _train_epoch(cohort, opt, data, labelled, recipe, names, epoch, device, precision):
-    "One epoch of every network of a cohort; the losses of its steps."
+# %% ../nbs/21_trainer.ipynb #ec469fce
+def _train_epoch(cohort, opt, sets, data, recipe, names, epoch, device, precision):
+    "One epoch of every network of a cohort, each on its own images and labels; the losses of its steps."
     shuffles = [torch_stream(*n, "epoch", epoch, "shuffle") for n in names]
     noise = [torch_stream(*n, "epoch", epoch, "augment") for n in names]
     losses = []
-    for batches in zip(*[epoch_batches(len(l), recipe.batch, g) for l, g in zip(labelled, shuffles)]):
-        idx = [l[b].to(data.train.x.device) for l, b in zip(labelled, batches)]
-        x = [normalise(augment(data.train.x[i], recipe.augment, g), data.mean, data.std) for i, g in zip(idx, noise)]
-        y = torch.stack([data.train.y[i] for i in idx])
+    for batches in zip(*[epoch_batches(len(s), recipe.batch, g) for s, g in zip(sets, shuffles)]):
+        parts = [s[b.to(s.x.device)] for s, b in zip(sets, batches)]
+        x = [normalise(augment(p.x, recipe.augment, g), data.mean, data.std) for p, g in zip(parts, noise)]
+        y = torch.stack([p.y for p in parts])
         with autocast(device, precision): logits = cohort(x[0][None] if cohort.plain else torch.stack(x))
         loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
         loss.sum().backward()
@@ -206,17 +206,17 @@ def _fresh(recipe, data, names, dropout, device, precision):
         fits.append(Fit(net.to(device), data.mean, data.std, device, precision))
     return fits
 
-# %% ../nbs/21_trainer.ipynb #7aaeed8e
+# %% ../nbs/21_trainer.ipynb #0450f704
 def _fit_cohort(recipe, data, labelled, names, val, dropout, device, precision):
     "Train the networks of one cohort in step."
     start, fits, best = time.perf_counter(), _fresh(recipe, data, names, dropout, device, precision), [None] * len(names)
-    cohort = Cohort([f.net.train() for f in fits])
+    cohort, sets = Cohort([f.net.train() for f in fits]), [data.train[l].to(device) for l in labelled]
     epochs = epochs_for(recipe, len(labelled[0]))
     opt, schedule = make_optimizer(cohort.params, recipe, epochs)
     checking = recipe.keep == "best" and val is not None and len(val[0]) > 0
     with seeded(*names[0], "dropout", device=device):
         for epoch in range(epochs):
-            losses = _train_epoch(cohort, opt, data, labelled, recipe, names, epoch, device, precision)
+            losses = _train_epoch(cohort, opt, sets, data, recipe, names, epoch, device, precision)
             for fit, l in zip(fits, _finite(losses, epoch, names)): fit.losses.append(float(l))
             if schedule: schedule.step()
             if checking and (epoch + 1 == epochs or (epoch + 1) % recipe.check == 0): _check(cohort, fits, best, data, val, epoch)

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['provenance', 'cpu_name', 'Progress', 'batches', 'work', 'execute']
 
-# %% ../../nbs/82_execute.ipynb #cb9bc181
+# %% ../../nbs/82_execute.ipynb #84961e51
 import os, platform, sys, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from multiprocessing import get_context
 
 from .. import __version__
@@ -74,7 +75,7 @@ class Progress:
         if self.handle is None: self.handle = display({"text/plain": self.text()}, raw=True, display_id=True)
         elif self.handle: self.handle.update({"text/plain": self.text()}, raw=True)
 
-# %% ../../nbs/82_execute.ipynb #3b756994
+# %% ../../nbs/82_execute.ipynb #8a71fbca
 def batches(
     runs:list, # of Run
     cohort:int=1, # groups that travel together
@@ -95,19 +96,22 @@ def work(
     tell, # function(rounds done, note)
 ):
     "Do what is missing of some runs and store each round."
-    data, store = _load(runs[0].dataset, root), Store(folder)
+    data, store = _load(runs[0].dataset, root, device), Store(folder)
     finished = {run.key: store.rounds(run, data.fingerprint) for run in runs}
     for run, r in learn_many(runs, data, finished, cohort, device, precision, lambda text: tell(0, text)):
         store.add(run, r, data.fingerprint, provenance(device, precision))
         tell(1, "")
 
-# %% ../../nbs/82_execute.ipynb #83daa1a8
+# %% ../../nbs/82_execute.ipynb #249cb1cf
 _loaded = {}
 
-def _load(name, root):
-    "A data set, kept for the next share of the same worker."
-    if (name, str(root)) not in _loaded: _loaded.clear(); _loaded[name, str(root)] = load(name, root)
-    return _loaded[name, str(root)]
+def _load(name, root, device="cpu"):
+    "A data set on a device, kept for the next share of the same worker."
+    key = name, str(root), device
+    if key not in _loaded:
+        _loaded.clear(); data = load(name, root)
+        _loaded[key] = replace(data, train=data.train.to(device), test=data.test.to(device))
+    return _loaded[key]
 
 # %% ../../nbs/82_execute.ipynb #702bae1d
 def _start(queue, threads):
@@ -125,7 +129,7 @@ def _artefact(task, dataset, root, device):
     "Train one pretext artefact in a worker process."
     pretext(task, _load(dataset, root), device, lambda text: _queue.put((0, f"{task.name}, seed {task.seed}: {text}")), root)
 
-# %% ../../nbs/82_execute.ipynb #21b2e9cb
+# %% ../../nbs/82_execute.ipynb #eb4932da
 def execute(
     runs:list, # of Run
     store:Store=None, # where rounds are kept; default: the folder `store` under the data root
@@ -139,7 +143,7 @@ def execute(
     "Do every round that is not in the store yet."
     store, device = store or Store(), pick_device(device)
     if len({run.key for run in runs}) < len(runs): raise UserError("The list holds a run twice: name each once.")
-    missing = {run.key: len(run.budgets) - len(store.rounds(run, _load(run.dataset, root).fingerprint)) for run in runs}
+    missing = {run.key: len(run.budgets) - len(store.rounds(run, _load(run.dataset, root, device).fingerprint)) for run in runs}
     total = sum(len(run.budgets) for run in runs)
     progress = Progress(total, total - sum(missing.values()), quiet)
     progress.step()

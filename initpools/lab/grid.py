@@ -68,7 +68,7 @@ def quick_epochs(
     "Epochs of a quick pretext task."
     return epochs and max(epochs, min(40, round(epochs * 60_000 / n)))
 
-# %% ../../nbs/80_grid.ipynb #452dc9f9
+# %% ../../nbs/80_grid.ipynb #e65b1520
 def grid(
     dataset:str="digits", # a name that `load` understands
     n:int=1297, # its training images
@@ -89,6 +89,7 @@ def grid(
     check_axes(samplers, strategies, seeds)
     budgets, official = make_budgets(n, initial, budget, queries), fidelity == "official"
     if quick: budgets = shrink(budgets)
+    if (spare := n - (0 if quick else count(validation, n))) < sum(budgets): raise UserError(f"The budgets add up to {sum(budgets)} images, but only {spare} are left beside the validation split: ask for fewer.")
     how = choose_recipe(dataset, recipe, quick, fidelity)
     dropout = [STRATEGIES[s].dropout and official or (not official and any(STRATEGIES[t].dropout for t in strategies)) for s in strategies]
     def task(name, seed):
