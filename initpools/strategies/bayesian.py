@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_draws', 'mc_draws', 'mean_entropy_score', 'bald_score', 'vote_counts', 'variation_ratio_score',
            'mean_std_score', 'top_draws', 'dbal', 'bald', 'variation_ratio', 'mean_std', 'conditional_bald',
-           'label_configurations', 'greedy_batch_bald', 'batch_bald', 'power_bald']
+           'label_configurations', 'lazy_greedy', 'greedy_batch_bald', 'batch_bald', 'power_bald']
 
 # %% ../../nbs/62_bayesian.ipynb #9eaac595
 import numpy as np
@@ -132,14 +132,14 @@ def conditional_bald(
                for part, weight in zip(np.array_split(w, max(len(w) // 256, 1)), np.array_split(q, max(len(w) // 256, 1))))
     return left - entr(p).sum(-1).mean(1)
 
-# %% ../../nbs/62_bayesian.ipynb #fed68efe
+# %% ../../nbs/62_bayesian.ipynb #fcd000a4
 def label_configurations(
     chosen:np.ndarray, # (b, T, C) passes over the images chosen so far
     limit:int, # list them all if there are at most this many, else sample this many
     rng:np.random.Generator, # the sample
 )->tuple[np.ndarray, np.ndarray]: # (m, T) log-probabilities under each pass, and (m,) weights that sum to one
     "Label configurations of the images chosen so far."
-    b, t, c = chosen.shape # with b = 0 there is one configuration, the empty one
+    b, t, c = chosen.shape
     with np.errstate(divide="ignore"): logp = np.maximum(np.log(chosen), -700)
     if c ** b <= limit:
         logs = np.zeros((1, t))
@@ -151,7 +151,28 @@ def label_configurations(
     y = np.minimum((rng.random((b, limit, 1)) * cdf[..., -1:] > cdf).sum(-1), c - 1)
     return sum(l[:, y_i] for l, y_i in zip(logp, y)).T, np.full(limit, 1 / limit)
 
-# %% ../../nbs/62_bayesian.ipynb #a5d57364
+# %% ../../nbs/62_bayesian.ipynb #5dd4d67d
+def lazy_greedy(
+    gain, # positions (m,) -> their gains (m,) given what was added so far
+    add, # position -> None: notes that it was picked
+    bound:np.ndarray, # (n,) gains with nothing added, or upper bounds of them that need no refreshing
+    k:int, # positions to pick
+    rng:np.random.Generator, # breaks ties
+    block:int=64, # gains refreshed at a time; n looks at all, as a function that is not submodular requires
+)->tuple[np.ndarray, np.ndarray]: # (k,) positions in greedy order, and their (k,) gains
+    "Greedy maximisation that refreshes only the gains that lead."
+    order = rng.permutation(len(bound))
+    bound, stale, picks, gains = np.array(bound, np.float64)[order], np.zeros(len(order), bool), [], []
+    for _ in range(k):
+        while stale[best := int(bound.argmax())]:
+            lead = np.flatnonzero(stale)
+            lead = lead[np.argsort(-bound[lead], kind="stable")[:block]]
+            bound[lead], stale[lead] = gain(order[lead]), False
+        picks.append(best); gains.append(bound[best]); add(int(order[best]))
+        bound[best] = -np.inf; stale = np.isfinite(bound)
+    return order[picks], np.array(gains)
+
+# %% ../../nbs/62_bayesian.ipynb #20f1d666
 def greedy_batch_bald(
     p:np.ndarray, # (n, T, C) passes over the candidates
     k:int, # images to pick
@@ -160,19 +181,11 @@ def greedy_batch_bald(
     block:int=32, # candidates whose gain is refreshed at a time
 )->tuple[np.ndarray, np.ndarray]: # (k,) positions and (k,) gains in nats
     "Greedy maximisation of the joint information."
-    p = np.asarray(p, np.float64)
-    shuffle = rng.permutation(len(p))
-    bound, picks, gains = bald_score(p)[shuffle], [], []
-    seed = int(rng.integers(2**63)) # the same sampled labels at every step, one more image each time
-    for _ in range(k):
-        logs, q = label_configurations(p[shuffle[picks]], configurations, np.random.default_rng(seed))
-        fresh = np.isneginf(bound)
-        while not fresh[best := int(bound.argmax())]:
-            todo = np.flatnonzero(~fresh)
-            todo = todo[np.argsort(-bound[todo], kind="stable")[:block]]
-            bound[todo], fresh[todo] = conditional_bald(p[shuffle[todo]], logs, q), True
-        picks.append(best); gains.append(bound[best]); bound[best] = -np.inf
-    return shuffle[picks], np.array(gains)
+    p, seed, picks, known = np.asarray(p, np.float64), int(rng.integers(2**63)), [], []
+    def add(i):
+        picks.append(i)
+        known[:] = label_configurations(p[picks], configurations, np.random.default_rng(seed))
+    return lazy_greedy(lambda c: conditional_bald(p[c], *known), add, bald_score(p), k, rng, block)
 
 # %% ../../nbs/62_bayesian.ipynb #512e849c
 def batch_bald(

@@ -6,13 +6,13 @@
 __all__ = ['covered_rows', 'core_set', 'robust_core_set', 'kmeans_features', 'density_weighted', 'average_linkage', 'round_robin',
            'cluster_margin', 'kernel', 'herd', 'label_bandwidth', 'uncertainty_herding', 'disagreements', 'dropquery']
 
-# %% ../../nbs/64_coverage.ipynb #c8484bbf
+# %% ../../nbs/64_coverage.ipynb #632ee730
 import numpy as np
 
 from ..core import UserError, check_budget, top_k
 from ..geometry import blocks, check_features, features_on, gaps, k_center, kmeans, nearest_to_centroid, normalise, squared_norms
 from ..state import State, fill_up
-from .bayesian import mc_draws
+from .bayesian import lazy_greedy, mc_draws
 from .uncertainty import entropy_score, margin_score, min_margin, model_features, model_probs
 
 # %% ../../nbs/64_coverage.ipynb #902b953d
@@ -139,7 +139,7 @@ def kernel(
     d = (a ** 2).sum(1)[:, None] + (b ** 2).sum(1) - 2 * (a @ b.T)
     return np.exp(-np.maximum(d, 0) / bandwidth ** 2)
 
-# %% ../../nbs/64_coverage.ipynb #f37c03ed
+# %% ../../nbs/64_coverage.ipynb #44e0b49e
 def herd(
     x:np.ndarray, # (n, d) candidates, which are also what is to be covered
     k:int, # rows to pick
@@ -151,22 +151,15 @@ def herd(
 )->np.ndarray: # (k,) positions, in greedy order
     "Greedy weighted kernel coverage, run lazily."
     check_budget(k, len(x))
-    order = rng.permutation(len(x)); x = np.asarray(x, np.float32)[order]
-    u = np.ones(len(x), np.float32) if weights is None else np.asarray(weights, np.float32)[order]
+    x = np.asarray(x, np.float32)
+    u = np.ones(len(x), np.float32) if weights is None else np.asarray(weights, np.float32)
     m = np.zeros(len(x), np.float32)
     for s in blocks(len(x) if centres is not None and len(centres) else 0, 2048): m[s] = kernel(x[s], centres, bandwidth).max(1)
     def rows(c): near = kernel(x[c], x, bandwidth); near[np.arange(len(c)), c] = 1; return near # rounding must not part an image from itself
     def gain(c): return np.maximum(rows(c) - m, 0) @ u
+    def add(i): m[:] = np.maximum(m, rows([i])[0])
     bound = np.concatenate([gain(np.arange(s.start, s.stop)) for s in blocks(len(x), 512)])
-    stale, picks = np.zeros(len(x), bool), []
-    while len(picks) < k:
-        while stale[best := int(bound.argmax())]:
-            lead = np.flatnonzero(stale)
-            lead = lead[np.argsort(-bound[lead], kind="stable")[:block]]
-            bound[lead], stale[lead] = gain(lead), False
-        picks.append(best); m = np.maximum(m, rows([best])[0])
-        bound[best] = -1; stale[:] = True; stale[picks] = False
-    return order[picks]
+    return lazy_greedy(gain, add, bound, k, rng, block)[0]
 
 # %% ../../nbs/64_coverage.ipynb #3a228257
 def label_bandwidth(
