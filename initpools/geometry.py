@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['check_features', 'features_on', 'normalise', 'blocks', 'products', 'squared_norms', 'gaps', 'coverage_radius',
-           'kmeans', 'three_blobs', 'nearest_to_centroid', 'k_center', 'kmeans_plus_plus']
+           'kmeans', 'three_blobs', 'nearest_to_centroid', 'k_center', 'kmeans_plus_plus', 'knn', 'ball_graph',
+           'max_coverage', 'rbf', 'cosine', 'facility_location', 'max_herding', 'herding']
 
-# %% ../nbs/40_geometry.ipynb #62ef8985
-import warnings
+# %% ../nbs/40_geometry.ipynb #16a0593a
+import itertools, warnings
 
 import numpy as np
 import torch
@@ -213,4 +214,187 @@ def kmeans_plus_plus(
         weights = free if np.isinf(gap[0]) or not (gap * free).any() else gap * free
         picked.append(_draw(weights, rng)); free[picked[-1]] = 0
         gap = np.minimum(gap, gaps(x, x[picked[-1:]], x2))
+    return np.array(picked, np.int64)
+
+# %% ../nbs/40_geometry.ipynb #44355f3b
+def knn(
+    x, # (n, d) features
+    k:int, # neighbours of each row, at most n - 1
+    device:str="cpu", # where to compute
+)->tuple: # Euclidean distances (n, k) ascending, indices (n, k)
+    "The `k` nearest other rows of every row."
+    x = features_on(device, x)
+    if not 1 <= k < len(x): raise UserError(f"{len(x)} images have at most {len(x) - 1} neighbours each: ask for 1 to {len(x) - 1}, not {k}.")
+    x2, d, idx = x.norm(dim=1).square(), [], []
+    for s in blocks(len(x), 2**24 // len(x)):
+        t = products(x[s], -2 * x).add_(x2)
+        t[torch.arange(len(t)), torch.arange(s.start, s.stop)] = torch.inf
+        near = t.topk(k, largest=False).indices
+        exact = torch.cat([(x[near[b]] - x[s][b, None]).norm(dim=2) for b in blocks(len(near), 2**22 // (k * x.shape[1]))])
+        exact, order = exact.sort(dim=1, stable=True)
+        d.append(exact); idx.append(near.gather(1, order))
+    return torch.cat(d).cpu().numpy(), torch.cat(idx).cpu().numpy()
+
+# %% ../nbs/40_geometry.ipynb #2109ac2a
+def ball_graph(
+    x:torch.Tensor, # (n, d) features
+    radius:float, # rows nearer than this are joined; each row with itself, too
+): # scipy CSR matrix (n, n)
+    "The graph of all pairs closer than `radius`."
+    from scipy.sparse import csr_matrix
+    n, x2, cols, counts = len(x), squared_norms(x), [], [[0]]
+    for s in blocks(n, max(16, 2**22 // n)):
+        near = products(x[s], -2 * x).cpu().numpy() + x2 < radius**2 - x2[s, None]
+        near[np.arange(len(near)), np.arange(s.start, s.stop)] = True
+        cols.append((np.flatnonzero(near) % n).astype(np.int32)); counts.append(near.sum(1))
+    cols = np.concatenate(cols)
+    return csr_matrix((np.ones(len(cols), bool), cols, np.cumsum(np.concatenate(counts))), (n, n))
+
+# %% ../nbs/40_geometry.ipynb #5025ecc3
+def max_coverage(
+    x, # (n, d) features
+    k:int, # rows to pick at most
+    rng:np.random.Generator, # ties
+    radius:float, # of the balls, above 0
+    centres=None, # (m, d) rows whose balls are already there
+    device:str="cpu", # where to compute the graph
+)->np.ndarray: # (<= k,) distinct indices in the order picked; fewer once all is covered
+    "Greedy coverage: again and again the row with the most uncovered rows within `radius`."
+    x = features_on(device, x)
+    check_budget(k, len(x))
+    if not radius > 0: raise UserError(f"A radius of {radius} covers nothing: give a distance above 0.")
+    graph, picked, covered = ball_graph(x, radius), [], np.zeros(len(x), bool)
+    if centres is not None and len(centres): covered = gaps(x, features_on(device, centres)) < radius**2
+    degree = np.bincount(graph[~covered].indices, minlength=len(x))
+    while len(picked) < k and degree.max() > 0:
+        picked.append(_argmax(degree, rng))
+        ball = graph[picked[-1]].indices
+        new = ball[~covered[ball]]; covered[new] = True
+        degree -= np.bincount(graph[new].indices, minlength=len(x)); degree[picked] = 0
+    return np.array(picked, np.int64)
+
+# %% ../nbs/40_geometry.ipynb #b4f4ef21
+def _exp(t): # in place; on a CPU by numpy, for the reason given above
+    if t.device.type != "cpu": return t.exp_()
+    np.exp(t.numpy(), out=t.numpy()); return t
+
+# %% ../nbs/40_geometry.ipynb #01bd5dba
+def rbf(
+    bandwidth:float=1., # h, in units of distance
+): # a kernel: features -> (left, right, function of left @ right.T)
+    "The Gaussian kernel exp(-|a - b|^2 / h^2)."
+    if not bandwidth > 0: raise UserError(f"A kernel needs a bandwidth above 0; {bandwidth} was given.")
+    def prepare(x):
+        s, one = x.norm(dim=1, keepdim=True).square() / bandwidth**2, torch.ones_like(x[:, :1])
+        return torch.cat([2 * x / bandwidth**2, -s, one], 1), torch.cat([x, one, -s], 1), _exp
+    return prepare
+
+# %% ../nbs/40_geometry.ipynb #098b1da1
+def cosine():
+    "The cosine similarity; negative ones count as 0."
+    def prepare(x):
+        u = x / x.norm(dim=1, keepdim=True).clamp_(min=1e-12)
+        return u, u, lambda t: t.relu_()
+    return prepare
+
+# %% ../nbs/40_geometry.ipynb #02245db7
+def _overlap(left, right, act, low, span, w):
+    "For each row of `left` the sum over columns of `w * clip(kernel - low, 0, span)`."
+    out = np.zeros(len(left))
+    on = (lambda v: v) if left.device.type == "cpu" else left.new_tensor
+    for s in blocks(len(left), 512):
+        for c in blocks(len(right), 4096):
+            t = act(products(left[s], right[c]))
+            out[s] += _clipped(t.numpy() if t.device.type == "cpu" else t, on(low[c]), on(span[c]), on(w[c]))
+    return out
+
+# %% ../nbs/40_geometry.ipynb #1bc464a3
+def _clipped(t, low, span, w):
+    t -= low
+    if isinstance(t, np.ndarray): return np.minimum(np.maximum(t, 0, out=t), span, out=t) @ w
+    return (torch.minimum(t.relu_(), span) @ w).double().cpu().numpy()
+
+# %% ../nbs/40_geometry.ipynb #be037633
+def _lazy_argmax(gain, fresh, refresh, rng):
+    "The best row, and how many rows had to be refreshed to be sure of it."
+    width = 32
+    while True:
+        ties = np.flatnonzero(gain == gain.max())
+        if fresh[ties].all(): return int(ties[rng.integers(len(ties))])
+        top = np.union1d(np.argpartition(-gain, min(width, len(gain) - 1))[:width], ties)
+        top = top[~fresh[top]]
+        gain[top] = refresh(top); fresh[top] = True
+        width = min(2 * width, 1024)
+
+# %% ../nbs/40_geometry.ipynb #e7885a39
+def _served(left, right, act):
+    "The largest kernel value of each column, in blocks."
+    best = np.zeros(len(right), np.float32)
+    for c in blocks(len(right), 2**22 // len(left)): best[c] = act(products(left, right[c])).cpu().numpy().max(0)
+    return best
+
+# %% ../nbs/40_geometry.ipynb #2f82d628
+def _greedy_service(left, right, act, w, m, rng):
+    "Yield the picks of facility location, one after the other; `m` is how well each row is served before."
+    base = _overlap(left, right, act, m, np.full_like(m, np.inf), w)
+    gain, then, touched = base.copy(), m, 0
+    while True:
+        rose = np.flatnonzero(m > then)
+        def refresh(rows): return base[rows] - _overlap(left[rows], right[rose], act, then[rose], (m - then)[rose], w[rose])
+        if touched >= len(gain):
+            base = refresh(slice(None))
+            gain, then, touched, rose = np.where(np.isinf(gain), gain, base), m, 0, rose[:0]
+        fresh = np.full(len(gain), len(rose) == 0)
+        i = _lazy_argmax(gain, fresh, refresh, rng)
+        yield i
+        gain[i], touched = -np.inf, touched + (fresh.sum() if len(rose) else 0)
+        m = np.maximum(m, _served(left[[i]], right, act))
+
+# %% ../nbs/40_geometry.ipynb #40c82237
+def facility_location(
+    x, # (n, d) features
+    k:int, # rows to pick
+    rng:np.random.Generator, # ties
+    kernel=None, # how similar two rows are, e.g. `rbf(1.)` (default) or `cosine()`
+    centres=None, # (m, d) rows that already serve
+    weights=None, # (n,) how much it counts to serve each row, at least 0; default: 1
+    device:str="cpu", # where to compute
+)->np.ndarray: # (k,) distinct indices in the order picked
+    "Greedy facility location: again and again the row that serves the others best."
+    x, kernel = features_on(device, x), kernel or rbf(1.)
+    check_budget(k, len(x))
+    w = np.ones(len(x), np.float32) if weights is None else np.asarray(weights, np.float32)
+    if w.shape != (len(x),) or not (w >= 0).all(): raise UserError(f"{len(x)} images need {len(x)} weights of at least 0: these have the shape {w.shape} and the minimum {w.min()}.")
+    left, right, act = kernel(x)
+    has = centres is not None and len(centres)
+    m = _served(kernel(features_on(device, centres))[0], right, act) if has else np.zeros_like(w)
+    return np.fromiter(itertools.islice(_greedy_service(left, right, act, w, m, rng), k), np.int64, k)
+
+# %% ../nbs/40_geometry.ipynb #0d0413b7
+def max_herding(
+    x, # (n, d) features, mostly of length 1
+    k:int, # rows to pick
+    rng:np.random.Generator, # ties
+    bandwidth:float=1., # h of the Gaussian kernel
+    centres=None, # (m, d) rows that already serve
+    weights=None, # (n,) how much it counts to serve each row; default: 1
+    device:str="cpu", # where to compute
+)->np.ndarray: # (k,) distinct indices in the order picked
+    "Facility location with a Gaussian kernel."
+    return facility_location(x, k, rng, rbf(bandwidth), centres, weights, device)
+
+# %% ../nbs/40_geometry.ipynb #3cc49501
+def herding(
+    x, # (n, d) features, mostly of length 1
+    k:int, # rows to pick
+    rng:np.random.Generator, # ties
+)->np.ndarray: # (k,) distinct indices in the order picked
+    "Rows whose running mean follows the mean of all."
+    x = check_features(x)
+    check_budget(k, len(x))
+    mean, picked, free = x.mean(0), [], np.zeros(len(x), np.float32)
+    w = mean.copy()
+    for _ in range(k):
+        picked.append(_argmax(x @ w + free, rng)); free[picked[-1]] = -np.inf
+        w += mean - x[picked[-1]]
     return np.array(picked, np.int64)
