@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['covered_rows', 'core_set', 'robust_core_set', 'kmeans_features', 'density_weighted', 'average_linkage', 'round_robin',
-           'cluster_margin', 'kernel', 'herd', 'label_bandwidth', 'uncertainty_herding', 'disagreements', 'dropquery']
+           'cluster_margin', 'label_bandwidth', 'uncertainty_herding', 'disagreements', 'dropquery']
 
-# %% ../../nbs/64_coverage.ipynb #632ee730
+# %% ../../nbs/64_coverage.ipynb #10b01322
 import numpy as np
 
 from ..core import UserError, check_budget, top_k
-from ..geometry import blocks, check_features, features_on, gaps, k_center, kmeans, nearest_to_centroid, normalise, squared_norms
+from ..geometry import check_features, features_on, gaps, k_center, kmeans, max_herding, nearest_to_centroid, normalise, squared_norms
 from ..state import State, fill_up
-from .bayesian import lazy_greedy, mc_draws
+from .bayesian import mc_draws
 from .uncertainty import entropy_score, margin_score, min_margin, model_features, model_probs
 
 # %% ../../nbs/64_coverage.ipynb #902b953d
@@ -129,38 +129,6 @@ def cluster_margin(
     ids = state("clusters")[among] if "clusters" in state else average_linkage(check_features(model_features(state, view))[among], min(clusters or k, len(among)), rng)
     return state.unlabelled[among[round_robin(ids, k, rng)]]
 
-# %% ../../nbs/64_coverage.ipynb #9b5da698
-def kernel(
-    a:np.ndarray, # (n, d)
-    b:np.ndarray, # (m, d)
-    bandwidth:float, # h
-)->np.ndarray: # (n, m) in (0, 1]
-    "Gaussian kernel exp(-|a-b|^2 / h^2)."
-    d = (a ** 2).sum(1)[:, None] + (b ** 2).sum(1) - 2 * (a @ b.T)
-    return np.exp(-np.maximum(d, 0) / bandwidth ** 2)
-
-# %% ../../nbs/64_coverage.ipynb #44e0b49e
-def herd(
-    x:np.ndarray, # (n, d) candidates, which are also what is to be covered
-    k:int, # rows to pick
-    rng:np.random.Generator, # breaks ties
-    weights:np.ndarray=None, # (n,) U, how much each row counts; default: 1
-    bandwidth:float=1., # h
-    centres=None, # (m, d) rows that already cover
-    block:int=64, # gains refreshed at a time
-)->np.ndarray: # (k,) positions, in greedy order
-    "Greedy weighted kernel coverage, run lazily."
-    check_budget(k, len(x))
-    x = np.asarray(x, np.float32)
-    u = np.ones(len(x), np.float32) if weights is None else np.asarray(weights, np.float32)
-    m = np.zeros(len(x), np.float32)
-    for s in blocks(len(x) if centres is not None and len(centres) else 0, 2048): m[s] = kernel(x[s], centres, bandwidth).max(1)
-    def rows(c): near = kernel(x[c], x, bandwidth); near[np.arange(len(c)), c] = 1; return near # rounding must not part an image from itself
-    def gain(c): return np.maximum(rows(c) - m, 0) @ u
-    def add(i): m[:] = np.maximum(m, rows([i])[0])
-    bound = np.concatenate([gain(np.arange(s.start, s.stop)) for s in blocks(len(x), 512)])
-    return lazy_greedy(gain, add, bound, k, rng, block)[0]
-
 # %% ../../nbs/64_coverage.ipynb #3a228257
 def label_bandwidth(
     x:np.ndarray, # (m, d) features of the labelled images
@@ -171,7 +139,7 @@ def label_bandwidth(
     if len(x) < 2: return 1.
     return max(float(NearestNeighbors(n_neighbors=2).fit(x).kneighbors(x)[0][:, 1].min()), 1e-3)
 
-# %% ../../nbs/64_coverage.ipynb #ef767004
+# %% ../../nbs/64_coverage.ipynb #ab24d6ce
 def uncertainty_herding(
     state:State, # with the features and, once something is labelled, "probs" (or "logits")
     k:int, # images to pick
@@ -180,6 +148,7 @@ def uncertainty_herding(
     temperature:float|str=None, # of the probabilities, see `model_probs`
     view:str="features", # name of the features
     candidates:int=10_000, # unlabelled images that are covered and may be picked, drawn at random where there are more
+    device:str="cpu", # where to compute
 )->np.ndarray: # (k,) pool indices, in greedy order
     "Cover what the model doubts; with nothing labelled, MaxHerding."
     check_budget(k, len(state.unlabelled))
@@ -188,7 +157,7 @@ def uncertainty_herding(
     among = np.arange(len(x)) if len(x) <= max(candidates, k) else rng.choice(len(x), max(candidates, k), replace=False)
     u = 1 + margin_score(model_probs(state, temperature))[among] if len(lab) else None
     lab = normalise(lab) if len(lab) else lab
-    return state.unlabelled[among[herd(normalise(x[among]), k, rng, u, bandwidth or label_bandwidth(lab), lab)]]
+    return state.unlabelled[among[max_herding(normalise(x[among]), k, rng, bandwidth or label_bandwidth(lab), lab, u, device)]]
 
 # %% ../../nbs/64_coverage.ipynb #bf592963
 def disagreements(
