@@ -120,7 +120,7 @@ def mean_std(
     "The `k` images whose probabilities vary most over the passes."
     return top_draws(state, k, rng, mean_std_score)
 
-# %% ../../nbs/62_bayesian.ipynb #c743038b
+# %% ../../nbs/62_bayesian.ipynb #8fbe68ef
 def conditional_bald(
     p:np.ndarray, # (n, T, C) candidates
     logs:np.ndarray, # (m, T) log-probability of each configuration of earlier labels under each pass
@@ -128,10 +128,12 @@ def conditional_bald(
 )->np.ndarray: # (n,) nats
     "Information that each candidate's label adds to the labels already asked for."
     w = np.exp(logs - logs.max(1, keepdims=True))
-    w /= w.sum(1, keepdims=True)
-    total = sum(entr(np.tensordot(p, part, (1, 1))).sum(1) @ weight # (n, C, m): summed over C, averaged over m
-                for part, weight in zip(np.array_split(w, max(len(w) // 256, 1)), np.array_split(q, max(len(w) // 256, 1))))
-    return total - entr(p).sum(-1) @ (q @ w)
+    w = (w / w.sum(1, keepdims=True)).astype(p.dtype)
+    total, step = [], max(1, 2**20 // (len(w) * p.shape[2]))
+    for s in range(0, len(p), step):
+        x = np.tensordot(p[s:s+step], w, (1, 1)) # (step, C, m)
+        total.append(-(x * np.log(np.maximum(x, 1e-30))).sum(1) @ q)
+    return np.concatenate(total) - entr(p).sum(-1) @ (q @ w)
 
 # %% ../../nbs/62_bayesian.ipynb #b25ee222
 def draw_each(
@@ -193,34 +195,34 @@ def lazy_greedy(
         bound[best] = -np.inf; stale = np.isfinite(bound)
     return order[picks], np.array(gains)
 
-# %% ../../nbs/62_bayesian.ipynb #11e5c872
+# %% ../../nbs/62_bayesian.ipynb #567b5016
 def greedy_batch_bald(
     p:np.ndarray, # (n, T, C) passes over the candidates
     k:int, # images to pick
     rng:np.random.Generator, # sampled configurations, ties
-    configurations:int=2000, # listed up to this number, sampled beyond
-    block:int=32, # candidates whose gain is refreshed at a time
+    configurations:int=200, # listed up to this number, sampled beyond
+    block:int=256, # candidates whose gain is refreshed at a time
 )->tuple[np.ndarray, np.ndarray]: # (k,) positions and (k,) gains in nats
     "Greedy maximisation of the joint information."
-    p, now = np.asarray(p, np.float64), label_configurations(p[:0], configurations, rng)
+    now = label_configurations(p[:0], configurations, rng)
     def add(i):
         nonlocal now
         now = extend_configurations(*now, p[i], configurations, rng)
     return lazy_greedy(lambda c: conditional_bald(p[c], *now), add, bald_score(p), k, rng, block)
 
-# %% ../../nbs/62_bayesian.ipynb #8f79bcff
+# %% ../../nbs/62_bayesian.ipynb #3986f84b
 def batch_bald(
     state:State, # with a view "mc_probs", (n, T, C)
     k:int, # images to pick
     rng:np.random.Generator, # candidates, sampled configurations, ties
-    configurations:int=1000, # label configurations listed or sampled
-    candidates:int=10_000, # unlabelled images considered, drawn at random where there are more
+    configurations:int=200, # label configurations listed, or sampled where there are more
+    candidates:int=2000, # unlabelled images considered, those of highest BALD; at least 2 k
     group:int=50, # images whose labels are considered together
 )->np.ndarray: # (k,) pool indices, in greedy order
     "A batch whose labels together tell most about the weights."
     check_budget(k, len(state.unlabelled))
-    p, left, picks = mc_draws(state), np.arange(len(state.unlabelled)), []
-    if len(left) > max(candidates, k): left = rng.choice(left, max(candidates, k), replace=False)
+    p, picks = mc_draws(state), []
+    left = top_k(bald_score(p), min(max(candidates, 2 * k), len(p)), rng)
     while len(picks) < k:
         at = greedy_batch_bald(p[left], min(group, k - len(picks)), rng, configurations)[0]
         picks.extend(left[at]); left = np.delete(left, at)
