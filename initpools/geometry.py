@@ -333,7 +333,7 @@ def _served(left, right, act):
     for c in blocks(len(right), 2**22 // len(left)): best[c] = act(products(left, right[c])).cpu().numpy().max(0)
     return best
 
-# %% ../nbs/40_geometry.ipynb #2f82d628
+# %% ../nbs/40_geometry.ipynb #f1334564
 def _greedy_service(left, right, act, w, m, rng):
     "Yield the picks of facility location, one after the other; `m` is how well each row is served before."
     base = _overlap(left, right, act, m, np.full_like(m, np.inf), w)
@@ -344,7 +344,7 @@ def _greedy_service(left, right, act, w, m, rng):
         if touched >= len(gain):
             base = refresh(slice(None))
             gain, then, touched, rose = np.where(np.isinf(gain), gain, base), m, 0, rose[:0]
-        fresh = np.full(len(gain), len(rose) == 0)
+        fresh = np.isinf(gain) | (len(rose) == 0)  # a picked row is not asked again
         i = _lazy_argmax(gain, fresh, refresh, rng)
         yield i
         gain[i], touched = -np.inf, touched + (fresh.sum() if len(rose) else 0)
