@@ -210,14 +210,14 @@ def greedy_batch_bald(
         now = extend_configurations(*now, p[i], configurations, rng)
     return lazy_greedy(lambda c: conditional_bald(p[c], *now), add, bald_score(p), k, rng, block)
 
-# %% ../../nbs/62_bayesian.ipynb #3986f84b
+# %% ../../nbs/62_bayesian.ipynb #906038f6
 def batch_bald(
     state:State, # with a view "mc_probs", (n, T, C)
     k:int, # images to pick
     rng:np.random.Generator, # candidates, sampled configurations, ties
     configurations:int=200, # label configurations listed, or sampled where there are more
     candidates:int=2000, # unlabelled images considered, those of highest BALD; at least 2 k
-    group:int=50, # images whose labels are considered together
+    group:int=20, # images whose labels are considered together
 )->np.ndarray: # (k,) pool indices, in greedy order
     "A batch whose labels together tell most about the weights."
     check_budget(k, len(state.unlabelled))
