@@ -31,13 +31,15 @@ def check_draws(
     if len(p) and np.ptp(p, axis=1).max() < 1e-6: raise UserError(f"All {p.shape[1]} {what} give the same probabilities: {why}")
     return p
 
-# %% ../../nbs/62_bayesian.ipynb #f664b5cf
+# %% ../../nbs/62_bayesian.ipynb #441edbb9
 def mc_draws(
     state:State, # with a view "mc_probs", (n, T, C)
 )->np.ndarray: # (unlabelled, T, C)
     "The passes of MC dropout over the unlabelled images, checked."
     check_labels(state)
-    if "mc_probs" not in state: raise UserError("This state has no 'mc_probs': a Bayesian strategy asks a network with dropout for several passes. Train one with dropout, or choose a strategy that needs 'probs' alone.")
+    if "mc_probs" not in state: raise UserError(
+        "This state has no 'mc_probs': a Bayesian strategy asks a network with dropout for several passes. "
+        "Train one with dropout, or choose a strategy that needs 'probs' alone.")
     return check_draws(state("mc_probs"), "passes of MC dropout", "has the network a dropout layer, and was it on?", state.unlabelled)
 
 # %% ../../nbs/62_bayesian.ipynb #3af8cb9b
