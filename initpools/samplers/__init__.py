@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['SAMPLERS', 'Sampler']
 
-# %% ../../nbs/59_samplers.ipynb #0e5ff28f
+# %% ../../nbs/59_samplers.ipynb #a54d83d7
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
-from .clustered import core_set, kmeans_equal, kmeans_proportional, single_batch_kmeans
+from .clustered import core_set, kmeans_equal, kmeans_proportional, multi_batch_kmeans, single_batch_kmeans
 from .ranked import binned, easiest, hardest, uniform
+from .typical import activeft, facility, kmedoids, maxherding, probcover, typiclust, usl
 from ..state import select_random
 
-# %% ../../nbs/59_samplers.ipynb #ef291caa
+# %% ../../nbs/59_samplers.ipynb #cdd5b62d
 @dataclass(frozen=True)
 class Sampler:
     "How an initial pool is chosen."
@@ -34,5 +35,13 @@ SAMPLERS = { # name -> entry
     "kmeans":              Sampler(kmeans_equal, "k-means, equal", "vae"),
     "kmeans_proportional": Sampler(kmeans_proportional, "k-means, prop.", "vae"),
     "single_batch_kmeans": Sampler(single_batch_kmeans, "k-means, one each", "vae"),
+    "multi_batch_kmeans":  Sampler(multi_batch_kmeans, "k-means, multi-batch", "vae"),
     "coreset":             Sampler(core_set, "Core-set", "vae"),
+    "kmedoids":            Sampler(kmedoids, "k-medoids", "vae"),
+    "facility_location":   Sampler(facility, "Facility location", "vae"),
+    "typiclust":           Sampler(typiclust, "TypiClust", "vae"),
+    "probcover":           Sampler(probcover, "ProbCover", "vae"),
+    "maxherding":          Sampler(maxherding, "MaxHerding", "vae"),
+    "activeft":            Sampler(activeft, "ActiveFT", "vae"),
+    "usl":                 Sampler(usl, "USL", "vae"),
 }

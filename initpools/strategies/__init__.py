@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'Strategy']
 
-# %% ../../nbs/69_strategies.ipynb #2adc80d2
+# %% ../../nbs/69_strategies.ipynb #2f895e9c
 from dataclasses import dataclass
-from functools import partial
 from typing import Callable
 
-from ..samplers.clustered import core_set
+from ..samplers.typical import maxherding, probcover, typiclust
 from ..state import select_random
 from .bayesian import bald, batch_bald, dbal, mean_std, power_bald, variation_ratio
 from .committee import ens_bald, ens_lc, ens_me, ens_mm, ens_varr, vote_entropy
+from .coverage import cluster_margin, core_set, density_weighted, dropquery, kmeans_features, robust_core_set, tcm, uncertainty_herding
+from .gradient import badge, bait, contextual_diversity, egl
+from .submodular import facility_location, facility_location_mi, graph_cut, graph_cut_mi, log_det, log_det_mi
 from .uncertainty import least_confidence, max_entropy, min_margin
 
-# %% ../../nbs/69_strategies.ipynb #99c393ab
+# %% ../../nbs/69_strategies.ipynb #d5adeca1
 @dataclass(frozen=True)
 class Strategy:
     "How the next images are chosen."
@@ -30,7 +32,7 @@ STRATEGIES = { # name -> entry
     "least_confidence": Strategy(least_confidence, "Least confidence"),
     "max_entropy":      Strategy(max_entropy, "Max-entropy"),
     "min_margin":       Strategy(min_margin, "Min-margin"),
-    "coreset":          Strategy(partial(core_set, unit=False), "Core-set (greedy)"),
+    "coreset":          Strategy(core_set, "Core-set (greedy)"),
     "dbal":             Strategy(dbal, "DBAL", dropout=True),
     "bald":             Strategy(bald, "BALD", dropout=True),
     "batch_bald":       Strategy(batch_bald, "BatchBALD", dropout=True),
@@ -43,4 +45,24 @@ STRATEGIES = { # name -> entry
     "ens_mm":           Strategy(ens_mm, "ENS-MM", members=3),
     "vote_entropy":     Strategy(vote_entropy, "Vote entropy", members=3),
     "ens_bald":         Strategy(ens_bald, "ENS-BALD", members=3),
+    "robust_coreset":   Strategy(robust_core_set, "Core-set (robust)"),
+    "kmeans":           Strategy(kmeans_features, "k-means"),
+    "density_weighted": Strategy(density_weighted, "Density-weighted"),
+    "cluster_margin":   Strategy(cluster_margin, "Cluster-margin"),
+    "typiclust":        Strategy(typiclust, "TypiClust"),
+    "probcover":        Strategy(probcover, "ProbCover"),
+    "maxherding":       Strategy(maxherding, "MaxHerding"),
+    "uherding":         Strategy(uncertainty_herding, "Uncertainty Herding"),
+    "dropquery":        Strategy(dropquery, "DropQuery", dropout=True),
+    "tcm":              Strategy(tcm, "TCM"),
+    "egl":              Strategy(egl, "EGL"),
+    "badge":            Strategy(badge, "BADGE"),
+    "bait":             Strategy(bait, "BAIT"),
+    "cdal":             Strategy(contextual_diversity, "Contextual diversity"),
+    "facility_location": Strategy(facility_location, "Facility location"),
+    "graph_cut":        Strategy(graph_cut, "Graph cut"),
+    "log_det":          Strategy(log_det, "Log-determinant"),
+    "flmi":             Strategy(facility_location_mi, "Facility location MI"),
+    "gcmi":             Strategy(graph_cut_mi, "Graph cut MI"),
+    "logdetmi":         Strategy(log_det_mi, "Log-determinant MI"),
 }
