@@ -96,7 +96,7 @@ def read_digits(
     d = load_digits()
     return split_off(pair((d.images * (255 / 16)).round().astype(np.uint8), d.target, d.target_names), 500, "digits")
 
-# %% ../nbs/10_datasets.ipynb #624d17a0
+# %% ../nbs/10_datasets.ipynb #a0571ae3
 def read_torchvision(
     cls:str, # name of the class in torchvision.datasets
     root:Path, # data root
@@ -112,7 +112,7 @@ def read_torchvision(
             if "not found" not in str(e).lower(): raise
             parts = [kind(root, download=True, **s) for s in splits]
     except Exception as e:
-        raise UserError(f"{cls} cannot be read under {where} ({type(e).__name__}: {str(e)[:120]}). With internet it is downloaded at first use; without, "
+        raise UserError(f"{cls} cannot be read under {where} ({type(e).__name__}: {str(e).splitlines()[0][:120]}). With internet it is downloaded at first use; without, "
                         f"put torchvision's files there, or name their folder in INITPOOLS_DATA. A file that is cut off has to be deleted first.") from e
     return tuple(_from_torchvision(p, classes) for p in parts)
 

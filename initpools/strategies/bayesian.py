@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['check_draws', 'mc_draws', 'mean_entropy_score', 'bald_score', 'vote_counts', 'variation_ratio_score',
            'mean_std_score', 'top_draws', 'dbal', 'bald', 'variation_ratio', 'mean_std', 'conditional_bald',
-           'label_configurations', 'greedy_batch_bald', 'batch_bald', 'power_bald']
+           'draw_each', 'extend_configurations', 'label_configurations', 'lazy_greedy', 'greedy_batch_bald',
+           'batch_bald', 'power_bald']
 
 # %% ../../nbs/62_bayesian.ipynb #9eaac595
 import numpy as np
@@ -30,13 +31,15 @@ def check_draws(
     if len(p) and np.ptp(p, axis=1).max() < 1e-6: raise UserError(f"All {p.shape[1]} {what} give the same probabilities: {why}")
     return p
 
-# %% ../../nbs/62_bayesian.ipynb #f664b5cf
+# %% ../../nbs/62_bayesian.ipynb #441edbb9
 def mc_draws(
     state:State, # with a view "mc_probs", (n, T, C)
 )->np.ndarray: # (unlabelled, T, C)
     "The passes of MC dropout over the unlabelled images, checked."
     check_labels(state)
-    if "mc_probs" not in state: raise UserError("This state has no 'mc_probs': a Bayesian strategy asks a network with dropout for several passes. Train one with dropout, or choose a strategy that needs 'probs' alone.")
+    if "mc_probs" not in state: raise UserError(
+        "This state has no 'mc_probs': a Bayesian strategy asks a network with dropout for several passes. "
+        "Train one with dropout, or choose a strategy that needs 'probs' alone.")
     return check_draws(state("mc_probs"), "passes of MC dropout", "has the network a dropout layer, and was it on?", state.unlabelled)
 
 # %% ../../nbs/62_bayesian.ipynb #3af8cb9b
@@ -119,7 +122,7 @@ def mean_std(
     "The `k` images whose probabilities vary most over the passes."
     return top_draws(state, k, rng, mean_std_score)
 
-# %% ../../nbs/62_bayesian.ipynb #8852837e
+# %% ../../nbs/62_bayesian.ipynb #8fbe68ef
 def conditional_bald(
     p:np.ndarray, # (n, T, C) candidates
     logs:np.ndarray, # (m, T) log-probability of each configuration of earlier labels under each pass
@@ -127,66 +130,105 @@ def conditional_bald(
 )->np.ndarray: # (n,) nats
     "Information that each candidate's label adds to the labels already asked for."
     w = np.exp(logs - logs.max(1, keepdims=True))
-    w /= w.sum(1, keepdims=True)
-    left = sum(entr(np.tensordot(p, part, (1, 1))).sum(1) @ weight # (n, C, m) summed over C, averaged over m
-               for part, weight in zip(np.array_split(w, max(len(w) // 256, 1)), np.array_split(q, max(len(w) // 256, 1))))
-    return left - entr(p).sum(-1).mean(1)
+    w = (w / w.sum(1, keepdims=True)).astype(p.dtype)
+    total, step = [], max(1, 2**20 // (len(w) * p.shape[2]))
+    for s in range(0, len(p), step):
+        x = np.tensordot(p[s:s+step], w, (1, 1)) # (step, C, m)
+        total.append(-(x * np.log(np.maximum(x, 1e-30))).sum(1) @ q)
+    return np.concatenate(total) - entr(p).sum(-1) @ (q @ w)
 
-# %% ../../nbs/62_bayesian.ipynb #fed68efe
-def label_configurations(
-    chosen:np.ndarray, # (b, T, C) passes over the images chosen so far
+# %% ../../nbs/62_bayesian.ipynb #b25ee222
+def draw_each(
+    p:np.ndarray, # (m, C) one distribution a row
+    rng:np.random.Generator, # the draw
+)->np.ndarray: # (m,) a class for each row
+    "One class from each row's distribution."
+    cdf = p.cumsum(1)
+    return np.minimum((rng.random((len(p), 1)) * cdf[:, -1:] >= cdf).sum(1), p.shape[1] - 1)
+
+# %% ../../nbs/62_bayesian.ipynb #172d7a24
+def extend_configurations(
+    logs:np.ndarray, # (m, T) log-probability of each configuration under each pass
+    q:np.ndarray, # (m,) their weights
+    new:np.ndarray, # (T, C) passes over one more image
     limit:int, # list them all if there are at most this many, else sample this many
     rng:np.random.Generator, # the sample
-)->tuple[np.ndarray, np.ndarray]: # (m, T) log-probabilities under each pass, and (m,) weights that sum to one
-    "Label configurations of the images chosen so far."
-    b, t, c = chosen.shape # with b = 0 there is one configuration, the empty one
-    with np.errstate(divide="ignore"): logp = np.maximum(np.log(chosen), -700)
-    if c ** b <= limit:
-        logs = np.zeros((1, t))
-        for l in logp: logs = (logs[:, None] + l.T).reshape(-1, t)
+)->tuple[np.ndarray, np.ndarray]: # the same two, with the new image's label in each configuration
+    "Add one image to the label configurations."
+    logp = np.log(np.maximum(new, 1e-300))
+    if len(logs) * new.shape[1] <= limit:
+        logs = (logs[:, None] + logp.T).reshape(-1, len(new))
         q = np.exp(logs).mean(1)
         return logs, q / q.sum()
-    who = np.arange(limit) % t
-    cdf = chosen[:, who].cumsum(-1, dtype=np.float64)
-    y = np.minimum((rng.random((b, limit, 1)) * cdf[..., -1:] > cdf).sum(-1), c - 1)
-    return sum(l[:, y_i] for l, y_i in zip(logp, y)).T, np.full(limit, 1 / limit)
+    at = np.searchsorted(q.cumsum() / q.sum(), (rng.random() + np.arange(limit)) / limit)
+    logs = logs[np.minimum(at, len(logs) - 1)]
+    w = np.exp(logs - logs.max(1, keepdims=True))
+    return logs + logp[:, draw_each((w / w.sum(1, keepdims=True)) @ new, rng)].T, np.full(limit, 1 / limit)
 
-# %% ../../nbs/62_bayesian.ipynb #a5d57364
+# %% ../../nbs/62_bayesian.ipynb #1a46cb21
+def label_configurations(
+    chosen:np.ndarray, # (b, T, C) passes over the images chosen so far
+    limit:int, # see `extend_configurations`
+    rng:np.random.Generator, # the sample
+)->tuple[np.ndarray, np.ndarray]: # (m, T) log-probabilities under each pass, and (m,) weights that sum to one
+    "Label configurations of several images."
+    logs, q = np.zeros((1, chosen.shape[1])), np.ones(1)
+    for new in chosen: logs, q = extend_configurations(logs, q, new, limit, rng)
+    return logs, q
+
+# %% ../../nbs/62_bayesian.ipynb #5dd4d67d
+def lazy_greedy(
+    gain, # positions (m,) -> their gains (m,) given what was added so far
+    add, # position -> None: notes that it was picked
+    bound:np.ndarray, # (n,) gains with nothing added, or upper bounds of them that need no refreshing
+    k:int, # positions to pick
+    rng:np.random.Generator, # breaks ties
+    block:int=64, # gains refreshed at a time; n looks at all, as a function that is not submodular requires
+)->tuple[np.ndarray, np.ndarray]: # (k,) positions in greedy order, and their (k,) gains
+    "Greedy maximisation that refreshes only the gains that lead."
+    order = rng.permutation(len(bound))
+    bound, stale, picks, gains = np.array(bound, np.float64)[order], np.zeros(len(order), bool), [], []
+    for _ in range(k):
+        while stale[best := int(bound.argmax())]:
+            lead = np.flatnonzero(stale)
+            lead = lead[np.argsort(-bound[lead], kind="stable")[:block]]
+            bound[lead], stale[lead] = gain(order[lead]), False
+        picks.append(best); gains.append(bound[best]); add(int(order[best]))
+        bound[best] = -np.inf; stale = np.isfinite(bound)
+    return order[picks], np.array(gains)
+
+# %% ../../nbs/62_bayesian.ipynb #567b5016
 def greedy_batch_bald(
     p:np.ndarray, # (n, T, C) passes over the candidates
     k:int, # images to pick
     rng:np.random.Generator, # sampled configurations, ties
-    configurations:int=2000, # listed up to this number, sampled beyond
-    block:int=32, # candidates whose gain is refreshed at a time
+    configurations:int=200, # listed up to this number, sampled beyond
+    block:int=256, # candidates whose gain is refreshed at a time
 )->tuple[np.ndarray, np.ndarray]: # (k,) positions and (k,) gains in nats
     "Greedy maximisation of the joint information."
-    p = np.asarray(p, np.float64)
-    shuffle = rng.permutation(len(p))
-    bound, picks, gains = bald_score(p)[shuffle], [], []
-    seed = int(rng.integers(2**63)) # the same sampled labels at every step, one more image each time
-    for _ in range(k):
-        logs, q = label_configurations(p[shuffle[picks]], configurations, np.random.default_rng(seed))
-        fresh = np.isneginf(bound)
-        while not fresh[best := int(bound.argmax())]:
-            todo = np.flatnonzero(~fresh)
-            todo = todo[np.argsort(-bound[todo], kind="stable")[:block]]
-            bound[todo], fresh[todo] = conditional_bald(p[shuffle[todo]], logs, q), True
-        picks.append(best); gains.append(bound[best]); bound[best] = -np.inf
-    return shuffle[picks], np.array(gains)
+    now = label_configurations(p[:0], configurations, rng)
+    def add(i):
+        nonlocal now
+        now = extend_configurations(*now, p[i], configurations, rng)
+    return lazy_greedy(lambda c: conditional_bald(p[c], *now), add, bald_score(p), k, rng, block)
 
-# %% ../../nbs/62_bayesian.ipynb #512e849c
+# %% ../../nbs/62_bayesian.ipynb #906038f6
 def batch_bald(
     state:State, # with a view "mc_probs", (n, T, C)
     k:int, # images to pick
     rng:np.random.Generator, # candidates, sampled configurations, ties
-    configurations:int=2000, # label configurations listed or sampled
-    candidates:int=10_000, # unlabelled images considered, drawn at random where there are more
+    configurations:int=200, # label configurations listed, or sampled where there are more
+    candidates:int=2000, # unlabelled images considered, those of highest BALD; at least 2 k
+    group:int=20, # images whose labels are considered together
 )->np.ndarray: # (k,) pool indices, in greedy order
     "A batch whose labels together tell most about the weights."
     check_budget(k, len(state.unlabelled))
-    among = np.arange(len(state.unlabelled))
-    if len(among) > max(candidates, k): among = rng.choice(among, max(candidates, k), replace=False)
-    return state.unlabelled[among[greedy_batch_bald(mc_draws(state)[among], k, rng, configurations)[0]]]
+    p, picks = mc_draws(state), []
+    left = top_k(bald_score(p), min(max(candidates, 2 * k), len(p)), rng)
+    while len(picks) < k:
+        at = greedy_batch_bald(p[left], min(group, k - len(picks)), rng, configurations)[0]
+        picks.extend(left[at]); left = np.delete(left, at)
+    return state.unlabelled[picks]
 
 # %% ../../nbs/62_bayesian.ipynb #10dcaa39
 def power_bald(

@@ -14,13 +14,15 @@ from ..state import State
 from .bayesian import bald_score, check_draws, mean_entropy_score, variation_ratio_score, vote_counts
 from .uncertainty import check_labels, confidence_score, margin_score
 
-# %% ../../nbs/63_committee.ipynb #d39e26a1
+# %% ../../nbs/63_committee.ipynb #cf6b458c
 def committee(
     state:State, # with a view "member_probs", (n, M, C)
 )->np.ndarray: # (unlabelled, M, C)
     "What each member says of the unlabelled images, checked."
     check_labels(state)
-    if "member_probs" not in state: raise UserError("This state has no 'member_probs': a committee strategy asks several networks. Train at least 2 members, or choose a strategy that needs 'probs' alone.")
+    if "member_probs" not in state: raise UserError(
+        "This state has no 'member_probs': a committee strategy asks several networks. "
+        "Train at least 2 members, or choose a strategy that needs 'probs' alone.")
     return check_draws(state("member_probs"), "committee members", "were they trained from the same seed, on batches in the same order?", state.unlabelled)
 
 # %% ../../nbs/63_committee.ipynb #b54ca35f

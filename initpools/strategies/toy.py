@@ -45,7 +45,7 @@ def fit_softmax(
     for _ in range(steps): w -= .3 * (h.T @ (softmax(h @ w, axis=1) - onehot) / len(y) + decay * w)
     return w
 
-# %% ../../nbs/60_toy.ipynb #8009cf15
+# %% ../../nbs/60_toy.ipynb #23bb2700
 def toy_state(
     seed:int=0, # of the points, the weights and the labelled set
     labelled:int=12, # labelled points
@@ -62,11 +62,11 @@ def toy_state(
     w = fit_softmax(h[lab], y[lab], 3)
     keep = 2 * (rng.random((passes, h.shape[1])) < .5)
     return State(n, lab, y[lab], 3, x=x, truth=y, features=h, logits=h @ w, probs=softmax(h @ w, axis=1),
-        projection=h @ rng.normal(size=(h.shape[1], 8)),
+        projection=h @ np.linalg.qr(rng.normal(size=(h.shape[1],) * 2))[0],
         mc_probs=np.stack([softmax((h * m) @ w, axis=1) for m in keep], 1),
         member_probs=np.stack([softmax(f(x) @ fit_softmax(f(x[lab]), y[lab], 3), axis=1) for f in layers], 1))
 
-# %% ../../nbs/60_toy.ipynb #d02932e5
+# %% ../../nbs/60_toy.ipynb #c4ae0ce0
 def show_picks(
     state:State, # with a view "x"
     picks, # pool indices, in the order they were chosen
@@ -78,7 +78,7 @@ def show_picks(
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(3.4, 3), layout="constrained")[1]
     u, l, p = state("x"), state("x", state.labelled), state("x", picks)
-    ax.scatter(*u.T, c="#bbbbbb" if score is None else score, s=9, cmap="viridis", linewidths=0)
+    ax.scatter(*u.T, s=9, linewidths=0, **(dict(color="#bbbbbb") if score is None else dict(c=score, cmap="viridis")))
     ax.scatter(*l.T, c=np.array(["#ee7733", "#0077bb", "#cc3377"])[state.labels % 3], marker="s", s=30, edgecolors="k", linewidths=.6)
     ax.scatter(*p.T, facecolors="none", edgecolors="#dd2200", s=60, linewidths=1.4)
     for i, q in enumerate(p, 1): ax.annotate(i, q, fontsize=6, xytext=(4, 3), textcoords="offset points", color="#dd2200")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_probs', 'check_labels', 'confidence_score', 'entropy_score', 'margin_score', 'calibration_error',
-           'fit_temperature', 'model_probs', 'least_confidence', 'max_entropy', 'min_margin']
+           'fit_temperature', 'model_probs', 'least_confidence', 'max_entropy', 'min_margin', 'model_features']
 
 # %% ../../nbs/61_uncertainty.ipynb #1d1bfe22
 import numpy as np
@@ -138,3 +138,16 @@ def min_margin(
     "The `k` images with the smallest lead of the best class over the second."
     check_budget(k, len(state.unlabelled))
     return state.unlabelled[top_k(margin_score(model_probs(state, temperature)), k, rng)]
+
+# %% ../../nbs/61_uncertainty.ipynb #95c682fd
+def model_features(
+    state:State, # with the view
+    view:str=None, # its name; default: what the last layer sees, "projection" if there is one, else "features"
+    of=None, # pool indices; default: the unlabelled images
+)->np.ndarray: # (len(of), d), as the model gave them
+    "Features of the pool's images, checked."
+    x = np.asarray(state(view or ("projection" if "projection" in state else "features"), of))
+    if x.ndim != 2: raise UserError(f"Features of shape {x.shape} are not one row of numbers an image: flatten or pool them first.")
+    bad = ~np.isfinite(np.einsum("nd,nd->n", x, x, dtype=np.float64))
+    if bad.any(): raise UserError(f"The features of image {int((state.unlabelled if of is None else np.asarray(of))[bad.argmax()])} hold NaN or infinity: has the training diverged?")
+    return x

@@ -1,0 +1,28 @@
+# Two commands: `make figure` and `make test`. Both install what they need into .venv, once.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: figure figures test outputs readme
+
+figure: $(INSTALLED)      ## train, query and draw the learning curves of the embedded digits
+	$(BIN)/initpools figure learning_curves -p name=digits $(ARGS)
+
+figures: $(INSTALLED)     ## draw the published figures again from their committed records, without training
+	$(BIN)/initpools figure learning_curves -p name=digits -p store=runs $(ARGS)
+
+test: $(INSTALLED)        ## every module notebook, then what spans them
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests
+
+outputs: $(INSTALLED)     ## run every module notebook in place and keep its outputs
+	cd nbs && OMP_NUM_THREADS=1 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace $(or $(NB),*.ipynb)
+	$(BIN)/nbdev_clean
+
+readme: $(INSTALLED)      ## README.md from nbs/index.ipynb
+	$(BIN)/python -c "from initpools.figure import make_readme; open('README.md', 'w').write(make_readme())"
+
+$(INSTALLED): settings.ini setup.py pyproject.toml
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[cpu,dev]'
+	touch $@

@@ -1,0 +1,108 @@
+"""One contract for every sampler and every strategy: `select(state, k, rng)` gives k distinct unlabelled indices.
+
+The tests know no names. Whether a rule is random is found out by asking it twice; a random rule must not care for the
+order of the file either, but that can only be seen in its frequencies.
+"""
+import copy
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from initpools.core import UserError, stream
+from initpools.samplers import SAMPLERS
+from initpools.state import State
+from initpools.strategies import STRATEGIES
+
+RULES = {**{f"sampler {k}": (v.select, 0) for k, v in SAMPLERS.items()}, **{f"strategy {k}": (v.select, 8) for k, v in STRATEGIES.items()}}
+every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+N, C = 40, 4
+
+
+def softmax(z): return np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+
+
+def known(n=N, seed="pool"):
+    "Everything a pretext task or a model could say of a pool of n images."
+    g = stream("contract", seed)
+    logits = 2 * g.normal(size=(n, C))
+    spread = lambda m: softmax(logits[:, None] + .7 * g.normal(size=(n, m, C)))
+    truth = np.arange(n) % C
+    return dict(loss=g.random(n), features=g.normal(size=(n, 6)).astype(np.float32) + 3 * np.eye(6, dtype=np.float32)[truth], projection=g.normal(size=(n, 5)).astype(np.float32),
+                clusters=truth.copy(), truth=truth, logits=logits, probs=softmax(logits), mc_probs=spread(10), member_probs=spread(3))
+
+
+def state(labelled, views, order=None):
+    "The pool, or the same pool with its images listed in another order."
+    order = np.arange(len(views["loss"])) if order is None else order
+    place = np.argsort(order)
+    return State(len(order), place[labelled], views["truth"][labelled], C, **{k: v[order] for k, v in views.items()})
+
+
+@every_rule
+@pytest.mark.parametrize("k", [1, 7])
+def test_k_distinct_unlabelled_indices(rule, k):
+    select, m = rule
+    s = state(np.arange(m), known())
+    picks = np.asarray(select(s, k, stream("pick")))
+    assert picks.shape == (k,) and np.issubdtype(picks.dtype, np.integer)
+    assert len(set(picks.tolist())) == k and set(picks.tolist()) <= set(s.unlabelled.tolist())
+
+
+@every_rule
+def test_same_stream_same_answer(rule):
+    select, m = rule
+    s = state(np.arange(m), known())
+    assert np.array_equal(select(s, 7, stream("a")), select(s, 7, stream("a")))
+
+
+@every_rule
+def test_everything(rule):
+    select, m = rule
+    s = state(np.arange(m), known())
+    assert set(np.asarray(select(s, N - m, stream("all"))).tolist()) == set(s.unlabelled.tolist())
+
+
+@every_rule
+@pytest.mark.parametrize("k", [0, -1, N + 1])
+def test_budgets_that_cannot_be_spent(rule, k):
+    select, m = rule
+    with pytest.raises(UserError): select(state(np.arange(m), known()), k, stream("k"))
+
+
+@every_rule
+def test_the_state_is_left_as_it_was(rule):
+    select, m = rule
+    s = state(np.arange(m), known())
+    before = copy.deepcopy({**s._views, "labelled": s.labelled, "unlabelled": s.unlabelled, "labels": s.labels})
+    select(s, 7, stream("b"))
+    after = {**s._views, "labelled": s.labelled, "unlabelled": s.unlabelled, "labels": s.labels}
+    assert set(before) == set(after) and all(np.array_equal(before[k], after[k]) for k in before)
+
+
+@every_rule
+def test_global_randomness_is_not_used(rule):
+    select, m = rule
+    s = state(np.arange(m), known())
+    np.random.seed(1); torch.manual_seed(1); one = select(s, 7, stream("g"))
+    np.random.seed(2); torch.manual_seed(2); two = select(s, 7, stream("g"))
+    assert np.array_equal(one, two)
+
+
+@every_rule
+def test_the_order_of_the_file_does_not_matter(rule):
+    "A rule without chance permutes with the pool; one with chance keeps its frequencies."
+    select, m = rule
+    n, k = 12, 3
+    m = min(m, 4)
+    views, order = known(n, "small pool"), stream("order").permutation(n) # a pool without exact ties, which rounding would break by order
+    plain, shuffled = state(np.arange(m), views), state(np.arange(m), views, order)
+    ask = lambda s, names, *name: tuple(sorted(names[np.asarray(select(s, k, stream(*name)))].tolist()))
+    start = time.perf_counter()
+    answers = {ask(plain, np.arange(n), "chance", i) for i in range(8)} | {ask(shuffled, order, "chance", "other")}
+    if len(answers) == 1: return # no chance in it, and the order did not matter
+    repeats = int(np.clip(8 * 3 / (time.perf_counter() - start), 30, 300)) # about six seconds at most
+    count = lambda s, names: np.bincount(np.concatenate([ask(s, names, "frequency", i, s is plain) for i in range(repeats)]), minlength=n) / repeats
+    a, b = count(plain, np.arange(n)), count(shuffled, order)
+    assert abs(a - b).max() < 5 * (2 * .25 / repeats) ** .5, (a, b)

@@ -1,0 +1,109 @@
+"The shape of the house: layers, freshness, prose, and nothing that belongs to one machine."
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted(p for p in (ROOT/"nbs").glob("*.ipynb"))
+TEMPLATES = sorted((ROOT/"nbs"/"figures").glob("*.ipynb"))
+
+
+def cells(path): return json.loads(path.read_text())["cells"]
+def source(cell): return "".join(cell["source"])
+
+
+def exports():
+    "Notebook -> the module it exports."
+    found = {}
+    for nb in MODULES:
+        if m := re.search(r"#\|\s*default_exp\s+(\S+)", "\n".join(map(source, cells(nb)))): found[nb.name] = m[1]
+    return found
+
+
+def test_numbers_are_layers():
+    "A module imports only from modules whose notebooks have lower numbers."
+    number = {module.removesuffix(".__init__"): int(nb[:2]) for nb, module in exports().items()}
+    number["pretext"], number["samplers"], number["strategies"] = 39, 59, 69
+    wrong = []
+    for nb, module in exports().items():
+        for cell in cells(ROOT/"nbs"/nb):
+            if cell["cell_type"] != "code" or "#| export" not in source(cell): continue
+            for node in ast.walk(ast.parse(re.sub(r"^\s*%.*$", "", source(cell), flags=re.M))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("initpools."):
+                    target = node.module.removeprefix("initpools.")
+                    here, there = int(nb[:2]), number.get(target)
+                    if there is None or there > here or (there == here and target == module): wrong.append(f"{nb} imports {node.module}")
+                if isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names): wrong.append(f"{nb} has a star import")
+    assert not wrong, wrong
+
+
+def test_package_is_what_the_notebooks_export(tmp_path):
+    for name in ("nbs", "initpools"): shutil.copytree(ROOT/name, tmp_path/name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("settings.ini", "pyproject.toml", "setup.py", "README.md"): shutil.copy(ROOT/name, tmp_path/name)
+    for f in (tmp_path/"initpools").rglob("*.py"): f.unlink()
+    (tmp_path/"initpools"/"__init__.py").write_text((ROOT/"initpools"/"__init__.py").read_text())
+    subprocess.run([sys.executable, "-c", "from nbdev.export import nb_export\nfrom nbdev.doclinks import nbdev_export\nnbdev_export()"], cwd=tmp_path, check=True, capture_output=True)
+    files = lambda root: {p.relative_to(root): p.read_text() for p in (root/"initpools").rglob("*.py")}
+    ours, fresh = files(ROOT), files(tmp_path)
+    assert set(ours) == set(fresh), f"modules without a notebook, or not exported: {set(ours) ^ set(fresh)}"
+    stale = [str(p) for p in ours if ours[p] != fresh[p]]
+    assert not stale, f"run nbdev_export: {stale}"
+
+
+def test_readme_is_what_index_says():
+    from initpools.figure import make_readme
+    assert (ROOT/"README.md").read_text() == make_readme(ROOT), "run: make readme"
+
+
+def test_import_is_light():
+    "`import initpools` brings neither torch nor numpy."
+    code = "import sys, initpools; print([m for m in ('torch', 'numpy', 'pandas', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["active", "geometry", "samplers", "strategies", "pretext", "lab.execute"])
+def test_optional_packages_are_imported_late(module):
+    "The core needs torch, numpy and scikit-learn alone."
+    code = f"import sys, initpools.{module}; print([m for m in ('faiss', 'papermill', 'dask', 'matplotlib', 'torchvision', 'nbdev', 'fastcore') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("nb", [p for p in MODULES if p.name != "index.ipynb"], ids=lambda p: p.stem)
+def test_a_module_notebook_is_a_chapter(nb):
+    "Prose beside code, outputs kept, short exported cells, no errors, no machine's paths."
+    all_cells = cells(nb)
+    code, prose = [[c for c in all_cells if c["cell_type"] == t] for t in ("code", "markdown")]
+    assert len(prose) * 3 >= len(code), f"{len(prose)} prose cells for {len(code)} code cells"
+    assert any(c["outputs"] for c in code), "no outputs kept: run make outputs"
+    assert not [o for c in code for o in c["outputs"] if o["output_type"] == "error"]
+    long = [source(c)[:60] for c in code if "#| export" in source(c) and source(c).count("\n") > 40]
+    assert not long, f"exported cells over 40 lines: {long}"
+    assert source(all_cells[0]).startswith("# ") and "> " in source(all_cells[0])
+
+
+@pytest.mark.parametrize("nb", TEMPLATES, ids=lambda p: p.stem)
+def test_a_template_has_parameters_and_no_outputs(nb):
+    tagged = [c for c in cells(nb) if "parameters" in c["metadata"].get("tags", [])]
+    assert len(tagged) == 1, "one cell has to be tagged 'parameters'"
+    assert all(re.match(r"^\w+: \w+ = .+  # .+$", line) for line in source(tagged[0]).splitlines() if line.strip() and not line.startswith("#")), "write each parameter as `name: type = default  # meaning`"
+    assert not any(c.get("outputs") for c in cells(nb))
+    assert not [source(c) for c in cells(nb) if c["cell_type"] == "code" and re.search(r"^\s*def ", source(c), re.M)] or nb.stem.startswith("benchmark"), "a template defines no functions"
+
+
+def test_nothing_belongs_to_one_machine():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
+    files = [ROOT/f for f in tracked if f.endswith((".ipynb", ".py", ".md", ".yml", ".ini", ".toml", ".csv", ".svg")) and (ROOT/f).exists()]
+    found = [f"{f.relative_to(ROOT)}: {m}" for f in files for m in set(re.findall(r"(?<![\w.])/(?:home|root|work|Users|tmp)/[\w./-]+", f.read_text(errors="ignore")))]
+    assert not found, found
+
+
+def test_no_file_is_large():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
+    assert not [f for f in tracked if f and (ROOT/f).exists() and (ROOT/f).stat().st_size > 5_000_000]
