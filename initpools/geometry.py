@@ -297,13 +297,13 @@ def cosine():
         return u, u, lambda t: t.relu_()
     return prepare
 
-# %% ../nbs/40_geometry.ipynb #02245db7
+# %% ../nbs/40_geometry.ipynb #59909de6
 def _overlap(left, right, act, low, span, w):
     "For each row of `left` the sum over columns of `w * clip(kernel - low, 0, span)`."
     out = np.zeros(len(left))
     on = (lambda v: v) if left.device.type == "cpu" else left.new_tensor
-    for s in blocks(len(left), 512):
-        for c in blocks(len(right), 4096):
+    for s in blocks(len(left), 256):
+        for c in blocks(len(right), 2048):
             t = act(products(left[s], right[c]))
             out[s] += _clipped(t.numpy() if t.device.type == "cpu" else t, on(low[c]), on(span[c]), on(w[c]))
     return out
@@ -313,6 +313,17 @@ def _clipped(t, low, span, w):
     t -= low
     if isinstance(t, np.ndarray): return np.minimum(np.maximum(t, 0, out=t), span, out=t) @ w
     return (torch.minimum(t.relu_(), span) @ w).double().cpu().numpy()
+
+# %% ../nbs/40_geometry.ipynb #4ff6dff5
+def _row_sums(left, right, act, w):
+    "The weighted sum of each row of a symmetric kernel matrix."
+    out = np.zeros(len(left))
+    for s in blocks(len(left), 1024):
+        for c in blocks(s.stop, 1024):
+            t = act(products(left[s], right[c])).cpu().numpy()
+            out[s] += t @ w[c]
+            if c.start < s.start: out[c] += w[s] @ t
+    return out
 
 # %% ../nbs/40_geometry.ipynb #be037633
 def _lazy_argmax(gain, fresh, refresh, rng):
@@ -333,10 +344,10 @@ def _served(left, right, act):
     for c in blocks(len(right), 2**22 // len(left)): best[c] = act(products(left, right[c])).cpu().numpy().max(0)
     return best
 
-# %% ../nbs/40_geometry.ipynb #f1334564
+# %% ../nbs/40_geometry.ipynb #e12617bf
 def _greedy_service(left, right, act, w, m, rng):
     "Yield the picks of facility location, one after the other; `m` is how well each row is served before."
-    base = _overlap(left, right, act, m, np.full_like(m, np.inf), w)
+    base = _overlap(left, right, act, m, np.full_like(m, np.inf), w) if m.any() else _row_sums(left, right, act, w)
     gain, then, touched = base.copy(), m, 0
     while True:
         rose = np.flatnonzero(m > then)

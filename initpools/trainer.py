@@ -286,19 +286,17 @@ def evaluate(
     "Accuracy of a network."
     return accuracies(predict(fit, embed(fit, images)), images)
 
-# %% ../nbs/21_trainer.ipynb #5ca05069
+# %% ../nbs/21_trainer.ipynb #7a8d2f7b
 @torch.inference_mode()
 def mc_dropout(
     fit:Fit, # a network with a dropout layer
     features:torch.Tensor, # (n, width) as `embed` gives them
     passes:int=25, # T; the paper's 25
     name:tuple=(), # of the stream that draws the masks
-    batch:int=4096, # images at a time
 )->torch.Tensor: # (n, T, classes) probabilities
     "Class probabilities of `passes` heads with different dropout masks."
-    if not fit.net.dropout.p: raise UserError("This network has no dropout layer, so repeated passes agree exactly: train with dropout=0.5 to use an MC-dropout strategy.")
-    fit.net.eval(); fit.net.dropout.train()
-    with seeded("mc", *name, device=fit.device):
-        out = [torch.stack([fit.net.head(h).softmax(1) for _ in range(passes)], 1) for h in features.split(batch)]
-    fit.net.eval()
-    return torch.cat(out)
+    net, p = fit.net.eval(), fit.net.dropout.p
+    if not p: raise UserError("This network has no dropout layer, so repeated passes agree exactly: train with dropout=0.5 to use an MC-dropout strategy.")
+    g = torch_stream("mc", *name, device=features.device.type)
+    masks = (torch.rand(passes, net.width, generator=g, device=g.device) >= p).float() / (1 - p)
+    return torch.stack([net.head(features * m).softmax(1) for m in masks], 1)

@@ -129,7 +129,7 @@ def _artefact(task, dataset, root, device):
     "Train one pretext artefact in a worker process."
     pretext(task, _load(dataset, root), device, lambda text: _queue.put((0, f"{task.name}, seed {task.seed}: {text}")), root)
 
-# %% ../../nbs/82_execute.ipynb #eb4932da
+# %% ../../nbs/82_execute.ipynb #deccdeb4
 def execute(
     runs:list, # of Run
     store:Store=None, # where rounds are kept; default: the folder `store` under the data root
@@ -137,6 +137,7 @@ def execute(
     device:str="auto", # where to compute
     precision:str="auto", # "auto", "bf16" or "fp32"
     cohort:int=0, # groups that train together; 0 for 1 on a CPU and 8 on a GPU
+    threads:int=1, # of each worker; another number may change the last digits of a training
     root=None, # data root
     quiet:bool=False, # no progress line
 )->Store:
@@ -153,31 +154,34 @@ def execute(
     if not todo: return store
     how = str(store.folder.resolve()), root, device, precision, cohort or (8 if gpu else 1)
     workers = workers or (1 if gpu else os.cpu_count())
-    if workers == 1: return _alone(shares, store, how, progress)
+    if workers == 1: return _alone(shares, store, how, threads, progress)
     tasks = list(dict.fromkeys((run.task, run.dataset) for run in todo if run.task))
     jobs = [(_artefact, (t, d, root, device)) for t, d in tasks]
-    errors = _together(jobs, workers, progress) or _together([(_share, (s, *how)) for s in shares], workers, progress)
+    errors = _together(jobs, workers, threads, progress) or _together([(_share, (s, *how)) for s in shares], workers, threads, progress)
     if errors: raise UserError(f"{len(errors)} of {len(shares)} shares stopped; their finished rounds are kept. The first: {errors[0]}")
     return store
 
-# %% ../../nbs/82_execute.ipynb #03e9ad8b
-def _alone(shares, store, how, progress):
+# %% ../../nbs/82_execute.ipynb #6a8363d5
+def _alone(shares, store, how, threads, progress):
     "Execute in this process."
-    errors = []
+    import torch
+    errors, before = [], torch.get_num_threads()
+    torch.set_num_threads(threads)
     for share in shares:
         try: work(share, *how, lambda n, note: progress.step(n, note))
         except UserError as e: errors.append(str(e))
+    torch.set_num_threads(before)
     if errors: raise UserError(f"{len(errors)} of {len(shares)} shares stopped; their finished rounds are kept. The first: {errors[0]}")
     return store
 
-# %% ../../nbs/82_execute.ipynb #aeade7b8
-def _together(jobs, workers, progress, tries=3):
+# %% ../../nbs/82_execute.ipynb #96e31664
+def _together(jobs, workers, threads, progress, tries=3):
     "Run jobs (function, arguments) in worker processes; the sentences of those that failed."
     context, errors, tried = get_context("spawn"), [], [0] * len(jobs)
     left = set(range(len(jobs)))
     while left:
         queue = context.SimpleQueue()
-        with ProcessPoolExecutor(min(workers, len(left)), context, _start, (queue, 1)) as pool:
+        with ProcessPoolExecutor(min(workers, len(left)), context, _start, (queue, threads)) as pool:
             futures = {pool.submit(*(jobs[i][0], *jobs[i][1])): i for i in sorted(left)}
             while futures:
                 while not queue.empty(): progress.step(*queue.get())

@@ -6,9 +6,9 @@
 __all__ = ['Pretext', 'Task', 'task_key', 'save_pretext', 'load_pretext', 'train_epochs', 'fresh_backbone', 'embed_all',
            'pretext_of']
 
-# %% ../../nbs/30_pretext.ipynb #a59a5848
+# %% ../../nbs/30_pretext.ipynb #31e1a982
 import io, time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ..augment import normalise
-from ..core import UserError, data_root, digest, lookup, torch_stream, write_atomic
+from ..core import UserError, data_root, digest, later, lookup, torch_stream, write_atomic
 from ..datasets import Dataset
 from ..models import MODELS
 from ..trainer import autocast, seeded
@@ -32,7 +32,7 @@ class Pretext:
 
     def views(self): return {k: v for k in ("loss", "features", "clusters") if (v := getattr(self, k)) is not None}
 
-# %% ../../nbs/30_pretext.ipynb #d792bcb7
+# %% ../../nbs/30_pretext.ipynb #6ebf935e
 @dataclass(frozen=True)
 class Task:
     "One pretext artefact."
@@ -40,16 +40,15 @@ class Task:
     epochs: int             # of training
     fidelity: str = "paper" # "paper" (the text) or "official" (the released code, defects included)
     seed: int = 0           # of its streams of randomness
-    backbone: str = ""      # an entry of MODELS, or pretrained weights; default: the task's own choice
-    before: int = 0         # epochs of the task it starts from (SCAN: SimCLR's); default: the task's own choice
+    backbone: str = later("") # an entry of MODELS, or pretrained weights; default: the task's own choice
+    before: int = later(0)  # epochs of the task it starts from (SCAN: SimCLR's); default: the task's own choice
 
 def task_key(
     task:Task, # the artefact
     data:Dataset, # the images it is trained on
 )->str:
     "The content key of a pretext artefact."
-    said = {k: v for k, v in asdict(task).items() if v or k not in ("backbone", "before")}
-    return digest("pretext", 1, said, data.fingerprint)
+    return digest("pretext", 1, task, data.fingerprint)
 
 # %% ../../nbs/30_pretext.ipynb #0e614310
 def save_pretext(
