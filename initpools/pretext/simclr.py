@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'TEMPERATURE', 'SCORING', 'Views', 'view', 'Contrastive', 'contrastive', 'nt_xent', 'pair_loss',
-           'contrast_epoch', 'fit_simclr', 'simclr_net', 'score', 'train_simclr']
+           'contrast_epoch', 'Clock', 'fit_simclr', 'simclr_net', 'score', 'train_simclr']
 
 # %% ../../nbs/34_simclr.ipynb #d264dba7
 import io, math, time
@@ -109,7 +109,13 @@ def contrast_epoch(net, opt, x, how, data, task, name, e):
         loss.backward(); opt.step(); opt.zero_grad(); total += loss.detach()
     return total / len(batches)
 
-# %% ../../nbs/34_simclr.ipynb #baa33082
+# %% ../../nbs/34_simclr.ipynb #860b22c8
+class Clock:
+    "Seconds of training, also over stops."
+    def __init__(self): self.load_state_dict({"seconds": 0.})
+    def load_state_dict(self, kept): self.before, self.start = kept["seconds"], time.perf_counter()
+    def state_dict(self): return {"seconds": self.before + time.perf_counter() - self.start}
+
 def fit_simclr(
     data:Dataset, # whose training images are learnt
     task:Task, # epochs, fidelity, seed, backbone
@@ -118,13 +124,13 @@ def fit_simclr(
     report=None, # function(text) for progress
 )->tuple: # network, info
     "Train a SimCLR network."
-    net, start = contrastive(data, task, device).train(), time.perf_counter()
+    net, clock = contrastive(data, task, device).train(), Clock()
     opt = torch.optim.SGD(net.parameters(), .4, momentum=.9, weight_decay=1e-4, fused=True)
     x, name = data.train.x.to(device), ("simclr", task.seed, data.name)
     how = VIEWS["tiny images" if x.shape[3] < 28 else task.fidelity]
     epoch = lambda e: contrast_epoch(net, opt, x, how, data, task, name, e)
-    losses = train_epochs({"net": net, "opt": opt}, epoch, task.epochs, file, report)
-    return net.eval(), {"losses": losses, "seconds": time.perf_counter() - start}
+    losses = train_epochs({"net": net, "opt": opt, "clock": clock}, epoch, task.epochs, file, report)
+    return net.eval(), {"losses": losses, **clock.state_dict()}
 
 # %% ../../nbs/34_simclr.ipynb #1b36f006
 def simclr_net(
