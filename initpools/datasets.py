@@ -96,7 +96,7 @@ def read_digits(
     d = load_digits()
     return split_off(pair((d.images * (255 / 16)).round().astype(np.uint8), d.target, d.target_names), 500, "digits")
 
-# %% ../nbs/10_datasets.ipynb #a0571ae3
+# %% ../nbs/10_datasets.ipynb #d7bd796f
 def read_torchvision(
     cls:str, # name of the class in torchvision.datasets
     root:Path, # data root
@@ -112,8 +112,9 @@ def read_torchvision(
             if "not found" not in str(e).lower(): raise
             parts = [kind(root, download=True, **s) for s in splits]
     except Exception as e:
+        names = [r[0].removesuffix(".gz") for r in getattr(kind, "resources", [])] or [getattr(kind, "filename", "its files")]
         raise UserError(f"{cls} cannot be read under {where} ({type(e).__name__}: {str(e).splitlines()[0][:120]}). With internet it is downloaded at first use; without, "
-                        f"put torchvision's files there, or name their folder in INITPOOLS_DATA. A file that is cut off has to be deleted first.") from e
+                        f"put {', '.join(names)} there, or name the folder that holds them in INITPOOLS_DATA. A file that is cut off has to be deleted first.") from e
     return tuple(_from_torchvision(p, classes) for p in parts)
 
 # %% ../nbs/10_datasets.ipynb #6d72139c

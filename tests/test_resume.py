@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from initpools.core import UserError
@@ -24,7 +25,9 @@ sys.path.insert(0, sys.argv[2])
 from test_resume import small_grid
 from initpools.lab.execute import execute
 from initpools.lab.store import Store
-execute(small_grid(), Store(sys.argv[1]), workers=1, device="cpu", quiet=True)
+if __name__ == "__main__":
+    print("ready", flush=True)
+    execute(small_grid(), Store(sys.argv[1]), workers=int(sys.argv[3]), device="cpu", quiet=True)
 """
 
 
@@ -32,6 +35,14 @@ def small_grid():
     "Twelve runs of three rounds, two of them waiting for a pretext task."
     runs = grid(samplers=["random", "vae"], strategies=["random", "min_margin", "dbal"], seeds=2, initial=10, budget=10, queries=2, pretext_epochs=3)
     return [replace(r, recipe=replace(r.recipe, epochs=3, min_steps=0)) for r in runs]
+
+
+def start(folder, workers):
+    "Another process that executes the small grid; returned when its imports are done."
+    env = {**os.environ, "INITPOOLS_DATA": str(folder/"data"), "PYTHONPATH": f"{ROOT}:{ROOT/'tests'}", "OMP_NUM_THREADS": "1"}
+    p = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder/"store"), str(ROOT/"tests"), str(workers)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert p.stdout.readline() == b"ready\n"
+    return p
 
 
 def results(folder): return {run.key: [result(r) for r in Store(folder).rounds(run)] for run in small_grid()}
@@ -46,21 +57,20 @@ def undisturbed(tmp_path_factory):
     os.environ.pop("INITPOOLS_DATA")
 
 
-def test_killed_at_random_moments(undisturbed, tmp_path):
+def test_killed_at_random_moments(undisturbed, tmp_path, monkeypatch):
     "SIGKILL, again and again, until the grid is done; every round is done once."
-    env = {**os.environ, "INITPOOLS_DATA": str(tmp_path/"data"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
     store, kills, chance = tmp_path/"store", 0, random.Random(0)
-    for _ in range(60):
-        p = subprocess.Popen([sys.executable, "-c", SCRIPT, str(store), str(ROOT/"tests")], env=env, stderr=subprocess.PIPE)
+    for _ in range(25):
+        p = start(tmp_path, workers=1)
         try:
-            begun = time.time()
-            while p.poll() is None and not list(store.glob("*.jsonl")) and not (tmp_path/"data").exists() and time.time() - begun < 60: time.sleep(.01)
-            p.wait(chance.uniform(.05, 1.2))
+            p.wait(chance.uniform(.05, 1.5))
             assert p.returncode == 0, p.stderr.read().decode()
             break
         except subprocess.TimeoutExpired:
             p.send_signal(signal.SIGKILL); p.wait(); kills += 1
-    assert kills > 0, "the grid was done before it could be killed"
+    assert kills >= 3, "the grid was done before it could be killed"
+    execute(small_grid(), Store(store), workers=1, device="cpu", quiet=True)
     assert results(store) == undisturbed
     stamps = [json.loads(line.partition(" ")[2]) for f in store.glob("*.jsonl") for line in f.read_text().splitlines()[1:]]
     assert len(stamps) == 36
@@ -94,16 +104,12 @@ def test_a_store_that_cannot_be_written(tmp_path, monkeypatch):
 
 def test_a_worker_that_dies(tmp_path, monkeypatch):
     "A share whose worker is killed is continued by a new one."
+    store, killed = tmp_path/"store", False
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    store = tmp_path/"store"
-    p = subprocess.Popen([sys.executable, "-c", SCRIPT.replace("workers=1", "workers=2").replace("execute(small", "if __name__ == '__main__': execute(small"), str(store), str(ROOT/"tests")], env=env, stderr=subprocess.PIPE)
-    killed = 0
-    begun = time.time()
-    while p.poll() is None and time.time() - begun < 120:
-        kids = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(p.pid)], capture_output=True, text=True).stdout.splitlines()
-        workers = [int(k.split()[0]) for k in kids if "spawn_main" in k]
-        if workers and len(list(store.glob("*.jsonl"))) >= 2 and not killed: os.kill(workers[0], signal.SIGKILL); killed = 1
-        time.sleep(.05)
-    assert p.wait(10) == 0, p.stderr.read().decode()
+    p = start(tmp_path, workers=2)
+    while p.poll() is None:
+        workers = [c for c in psutil.Process(p.pid).children() if any("spawn_main" in a for a in c.cmdline())]
+        if not killed and workers and len(list(store.glob("*.jsonl"))) >= 2: workers[0].kill(); killed = True
+        time.sleep(.01)
+    assert p.returncode == 0, p.stderr.read().decode()
     assert killed and all(len(Store(store).rounds(run)) == 3 for run in small_grid())

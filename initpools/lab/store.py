@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'seal', 'unseal', 'result', 'to_round', 'Store', 'frame']
 
-# %% ../../nbs/81_store.ipynb #3f6f7014
+# %% ../../nbs/81_store.ipynb #e84fa5aa
 import hashlib, json, os, time, warnings
 from dataclasses import asdict
 from pathlib import Path
 
 from ..active import Round, Run
-from ..core import UserError, canonical, data_root, digest, write_atomic
+from ..core import UserError, canonical, data_root, digest, repo_root, write_atomic
 
 # %% ../../nbs/81_store.ipynb #81b1d5f8
 SCHEMA = 1
@@ -45,13 +45,13 @@ def to_round(
     r = record["result"]
     return Round(**{**r, **{k: tuple(r[k]) for k in ("bought", "query", "per_class")}}, seconds=record["made"]["seconds"])
 
-# %% ../../nbs/81_store.ipynb #76734517
+# %% ../../nbs/81_store.ipynb #05ea4ec5
 class Store:
     "A folder of runs."
     def __init__(self,
-        folder:str|Path="store", # a path, or a name under the data root
+        folder:str|Path="store", # a path, or a name under the data root; "runs" is the repository's published records
     ):
-        self.folder = Path(folder) if os.sep in str(folder) else data_root()/folder
+        self.folder = Path(folder) if os.sep in str(folder) else repo_root()/"data"/"runs" if folder == "runs" else data_root()/folder
         self.put_aside = [] # (file, reason) of what could not be trusted
 
     def file(self, run:Run)->Path: return self.folder/f"{run.key}.jsonl"

@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['SAMPLERS', 'Sampler']
 
-# %% ../../nbs/59_samplers.ipynb #a54d83d7
+# %% ../../nbs/59_samplers.ipynb #a93cc0b8
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
-from .clustered import core_set, kmeans_equal, kmeans_proportional, multi_batch_kmeans, single_batch_kmeans
+from .clustered import core_set, equal_share, kmeans_equal, kmeans_proportional, multi_batch_kmeans, proportional_share, single_batch_kmeans
 from .ranked import binned, easiest, hardest, uniform
 from .typical import activeft, facility, kmedoids, maxherding, probcover, typiclust, usl
 from ..state import select_random
 
-# %% ../../nbs/59_samplers.ipynb #cdd5b62d
+# %% ../../nbs/59_samplers.ipynb #c875976c
 @dataclass(frozen=True)
 class Sampler:
     "How an initial pool is chosen."
@@ -32,8 +32,15 @@ SAMPLERS = { # name -> entry
     "vae_bins_2":          Sampler(partial(binned, bins=2), "VAE, 2 bins", "vae"),
     "vae_bins_5":          Sampler(partial(binned, bins=5), "VAE, 5 bins", "vae"),
     "vae_bins_10":         Sampler(partial(binned, bins=10), "VAE, 10 bins", "vae"),
-    "kmeans":              Sampler(kmeans_equal, "k-means, equal", "vae"),
-    "kmeans_proportional": Sampler(kmeans_proportional, "k-means, prop.", "vae"),
+    "kmeans":              Sampler(kmeans_equal, "k-means (VAE)", "vae"),
+    "kmeans_proportional": Sampler(kmeans_proportional, "k-means (VAE), prop.", "vae"),
+    "simclr":              Sampler(hardest, "SimCLR, hardest", "simclr"),
+    "kmeans_simclr":       Sampler(kmeans_equal, "k-means (SimCLR)", "simclr"),
+    "scan":                Sampler(equal_share, "SCAN", "scan"),
+    "scan_proportional":   Sampler(proportional_share, "SCAN, prop.", "scan"),
+    "deepcluster":         Sampler(equal_share, "DeepCluster", "deepcluster"),
+    "rotation":            Sampler(hardest, "Rotation, hardest", "rotation"),
+    "inpainting":          Sampler(hardest, "Inpainting, hardest", "inpainting"),
     "single_batch_kmeans": Sampler(single_batch_kmeans, "k-means, one each", "vae"),
     "multi_batch_kmeans":  Sampler(multi_batch_kmeans, "k-means, multi-batch", "vae"),
     "coreset":             Sampler(core_set, "Core-set", "vae"),
