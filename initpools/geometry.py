@@ -297,13 +297,13 @@ def cosine():
         return u, u, lambda t: t.relu_()
     return prepare
 
-# %% ../nbs/25_geometry.ipynb #59909de6
+# %% ../nbs/25_geometry.ipynb #cdab2f88
 def _overlap(left, right, act, low, span, w):
     "For each row of `left` the sum over columns of `w * clip(kernel - low, 0, span)`."
     out = np.zeros(len(left))
     on = (lambda v: v) if left.device.type == "cpu" else left.new_tensor
-    for s in blocks(len(left), 256):
-        for c in blocks(len(right), 2048):
+    for s in blocks(len(left), 512):
+        for c in blocks(len(right), 2**21 // min(512, len(left))):
             t = act(products(left[s], right[c]))
             out[s] += _clipped(t.numpy() if t.device.type == "cpu" else t, on(low[c]), on(span[c]), on(w[c]))
     return out
