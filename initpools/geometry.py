@@ -297,13 +297,13 @@ def cosine():
         return u, u, lambda t: t.relu_()
     return prepare
 
-# %% ../nbs/25_geometry.ipynb #59909de6
+# %% ../nbs/25_geometry.ipynb #cdab2f88
 def _overlap(left, right, act, low, span, w):
     "For each row of `left` the sum over columns of `w * clip(kernel - low, 0, span)`."
     out = np.zeros(len(left))
     on = (lambda v: v) if left.device.type == "cpu" else left.new_tensor
-    for s in blocks(len(left), 256):
-        for c in blocks(len(right), 2048):
+    for s in blocks(len(left), 512):
+        for c in blocks(len(right), 2**21 // min(512, len(left))):
             t = act(products(left[s], right[c]))
             out[s] += _clipped(t.numpy() if t.device.type == "cpu" else t, on(low[c]), on(span[c]), on(w[c]))
     return out
@@ -325,15 +325,15 @@ def _row_sums(left, right, act, w):
             if c.start < s.start: out[c] += w[s] @ t
     return out
 
-# %% ../nbs/25_geometry.ipynb #be037633
-def _lazy_argmax(gain, fresh, refresh, rng):
-    "The best row, and how many rows had to be refreshed to be sure of it."
+# %% ../nbs/25_geometry.ipynb #63c9f0c5
+def _lazy_argmax(gain, fresh, refresh, most, rng):
+    "The best row; once `most` rows were refreshed on the way to it, all are."
     width = 32
     while True:
         ties = np.flatnonzero(gain == gain.max())
         if fresh[ties].all(): return int(ties[rng.integers(len(ties))])
         top = np.union1d(np.argpartition(-gain, min(width, len(gain) - 1))[:width], ties)
-        top = top[~fresh[top]]
+        top = np.flatnonzero(~fresh) if fresh.sum() >= most else top[~fresh[top]]
         gain[top] = refresh(top); fresh[top] = True
         width = min(2 * width, 1024)
 
@@ -344,7 +344,7 @@ def _served(left, right, act):
     for c in blocks(len(right), 2**22 // len(left)): best[c] = act(products(left, right[c])).cpu().numpy().max(0)
     return best
 
-# %% ../nbs/25_geometry.ipynb #e12617bf
+# %% ../nbs/25_geometry.ipynb #ccd72468
 def _greedy_service(left, right, act, w, m, rng):
     "Yield the picks of facility location, one after the other; `m` is how well each row is served before."
     base = _overlap(left, right, act, m, np.full_like(m, np.inf), w) if m.any() else _row_sums(left, right, act, w)
@@ -352,14 +352,12 @@ def _greedy_service(left, right, act, w, m, rng):
     while True:
         rose = np.flatnonzero(m > then)
         def refresh(rows): return base[rows] - _overlap(left[rows], right[rose], act, then[rose], (m - then)[rose], w[rose])
-        if touched >= len(gain):
-            base = refresh(slice(None))
-            gain, then, touched, rose = np.where(np.isinf(gain), gain, base), m, 0, rose[:0]
         fresh = np.isinf(gain) | (len(rose) == 0)  # a picked row is not asked again
-        i = _lazy_argmax(gain, fresh, refresh, rng)
+        i = _lazy_argmax(gain, fresh, refresh, len(gain) // 2 - touched, rng)
         yield i
-        gain[i], touched = -np.inf, touched + (fresh.sum() if len(rose) else 0)
-        m = np.maximum(m, _served(left[[i]], right, act))
+        touched = 0 if fresh.all() else touched + fresh.sum()
+        if fresh.all(): base, then = gain.copy(), m
+        gain[i], m = -np.inf, np.maximum(m, _served(left[[i]], right, act))
 
 # %% ../nbs/25_geometry.ipynb #40c82237
 def facility_location(
