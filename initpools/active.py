@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Run', 'Round', 'split', 'initial_pool', 'labelled_next', 'measure', 'learn_many', 'learn']
 
-# %% ../nbs/70_active.ipynb #b4aac492
+# %% ../nbs/70_active.ipynb #66a9c121
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +21,7 @@ from .state import State
 from .strategies import STRATEGIES
 from .strategies.state import model_state
 from .subsets import stratified
-from .trainer import RECIPES, Recipe, accuracies, embed, evaluate, fit_many, predict
+from .trainer import RECIPES, Recipe, accuracies, embed, fit_many, predict
 
 # %% ../nbs/70_active.ipynb #083f7860
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Run:
     @cached_property
     def block(self): return self.dataset, self.validation, self.seed
 
-# %% ../nbs/70_active.ipynb #25f227da
+# %% ../nbs/70_active.ipynb #fa32d0e3
 @dataclass(frozen=True, eq=False)
 class Round:
     "The outcome of one round."
@@ -54,6 +54,7 @@ class Round:
     per_class: tuple  # accuracy of each class; None for a class that is not in the test part
     labels: int       # how many images are labelled
     loss: float       # mean training loss of the last epoch
+    members: tuple = () # test accuracy of each member of a committee
     seconds: dict = field(default_factory=dict) # wall time of train, predict and select; not part of the result
 
 # %% ../nbs/70_active.ipynb #e33e5473
@@ -91,7 +92,7 @@ def labelled_next(
     "All images that are labelled when the next round begins."
     return tuple(i for r in rounds for i in r.bought) + tuple(rounds[-1].query)
 
-# %% ../nbs/70_active.ipynb #1dba7fd1
+# %% ../nbs/70_active.ipynb #84fe5bef
 def _trainings(runs, data, done, splits, device, report):
     "The trainings that these runs need next: what names each -> the runs that share it."
     pools, groups = {}, {}
@@ -101,20 +102,20 @@ def _trainings(runs, data, done, splits, device, report):
             pool = splits[run.block][0]
             pools[first] = tuple(pool[initial_pool(run, data, pool, device, report)].tolist())
         labelled = labelled_next(done[run.key]) if done[run.key] else pools[first]
-        groups.setdefault((run.recipe, run.dropout, run.block, labelled), []).append(run)
+        setup = run.recipe, run.dropout, lookup("strategy", run.strategy, STRATEGIES).terms
+        groups.setdefault((setup, run.block, labelled), []).append(run)
     return groups
 
-# %% ../nbs/70_active.ipynb #b63a3e2a
+# %% ../nbs/70_active.ipynb #dc73bf90
 def measure(
     fits:list, # the members of a committee, often one
     images, # test images
-)->tuple: # accuracy; accuracy of each class, None for a class without images
-    "Accuracy of a committee's mean prediction."
-    if len(fits) == 1: accuracy, per_class = evaluate(fits[0], images)
-    else:
-        probs = sum(predict(f, embed(f, images)).softmax(1) for f in fits)
-        accuracy, per_class = accuracies(probs, images)
-    return accuracy, tuple(None if np.isnan(a) else float(a) for a in per_class)
+)->dict: # accuracy; accuracy of each class, None for a class without images; of each member of a committee
+    "Accuracy of a committee's mean prediction, and of its members."
+    probs = [predict(f, embed(f, images)).softmax(1) for f in fits]
+    accuracy, per_class = accuracies(sum(probs), images)
+    members = tuple(accuracies(p, images)[0] for p in probs) if len(fits) > 1 else ()
+    return dict(accuracy=accuracy, per_class=tuple(None if np.isnan(a) else float(a) for a in per_class), members=members)
 
 # %% ../nbs/70_active.ipynb #2302416f
 def _ask(run, index, state, pool, labelled):
@@ -125,28 +126,29 @@ def _ask(run, index, state, pool, labelled):
     picks = np.asarray(strategy.select(state, k, stream(*run.block, index, "query")))
     return tuple(pool[picks].tolist())
 
-# %% ../nbs/70_active.ipynb #6734ca2d
-def _play(groups, data, splits, index, device, precision):
+# %% ../nbs/70_active.ipynb #09c7efea
+def _play(groups, data, splits, index, device, precision, report):
     "Train the models of some groups of runs together; measure, query, and give every run its round."
-    recipe, dropout = next(iter(groups))[:2]
+    recipe, dropout, terms = next(iter(groups))[0]
     sizes = [max(lookup("strategy", run.strategy, STRATEGIES).members for run in runs) for runs in groups.values()]
-    jobs = [(block, labelled, m) for (_, _, block, labelled), size in zip(groups, sizes) for m in range(size)]
-    fits = iter(fit_many(recipe, data, [l for _, l, _ in jobs], [(*b, index, "fit", m) for b, _, m in jobs], [splits[b][1] for b, _, _ in jobs], dropout, device, precision))
-    for ((_, _, block, labelled), runs), size in zip(groups.items(), sizes):
+    jobs = [(block, labelled, m) for (_, block, labelled), size in zip(groups, sizes) for m in range(size)]
+    fits = iter(fit_many(recipe, data, [l for _, l, _ in jobs], [(*b, index, "fit", m) for b, _, m in jobs], [splits[b][1] for b, _, _ in jobs],
+                         dropout, device, precision, terms=terms, pools=[splits[b][0] for b, _, _ in jobs]))
+    for ((_, block, labelled), runs), size in zip(groups.items(), sizes):
         committee, pool = [next(fits) for _ in range(size)], splits[block][0]
         for members in sorted({STRATEGIES[run.strategy].members for run in runs}):
             mine, start = committee[:members], time.perf_counter()
-            accuracy, per_class = measure(mine, data.test)
+            measured = measure(mine, data.test)
             tested = time.perf_counter() - start
-            state = model_state(mine, data, pool, np.searchsorted(pool, labelled), (*block, index), runs[0].passes)
+            state = model_state(mine, data, pool, np.searchsorted(pool, labelled), (*block, index), runs[0].passes, report)
             for run in (r for r in runs if STRATEGIES[r.strategy].members == members):
                 start = time.perf_counter()
                 query = _ask(run, index, state, pool, labelled)
                 seconds = dict(train=sum(f.seconds for f in mine), test=tested, query=time.perf_counter() - start)
                 bought = labelled if index == 0 else labelled[-run.budgets[index]:]
-                yield run, Round(index, bought, query, accuracy, per_class, len(labelled), mine[0].losses[-1], seconds)
+                yield run, Round(index, bought, query, labels=len(labelled), loss=mine[0].losses[-1], seconds=seconds, **measured)
 
-# %% ../nbs/70_active.ipynb #9c93b825
+# %% ../nbs/70_active.ipynb #e7f485a9
 def learn_many(
     runs:list, # of Run, all on the data set given
     data:Dataset, # what they learn
@@ -154,18 +156,18 @@ def learn_many(
     cohort:int=1, # trainings done together
     device:str="auto", # where to compute
     precision:str="auto", # "auto", "bf16" or "fp32"
-    report=None, # function(text) for the progress of pretext tasks
+    report=None, # function(text) for the progress of pretext tasks and of strategies that train something
 ): # yields (run, round) as they finish
     "The rounds that some runs still have to do, in step."
     done = {run.key: list((finished or {}).get(run.key, ())) for run in runs}
     splits = {run.block: split(run, data) for run in runs}
     for index in range(max(len(run.budgets) for run in runs)):
         todo = [run for run in runs if len(done[run.key]) == index < len(run.budgets)]
-        by_recipe = {}
-        for key, group in _trainings(todo, data, done, splits, device, report).items(): by_recipe.setdefault(key[:2], []).append((key, group))
-        for groups in by_recipe.values():
+        by_setup = {}
+        for key, group in _trainings(todo, data, done, splits, device, report).items(): by_setup.setdefault(key[0], []).append((key, group))
+        for groups in by_setup.values():
             for i in range(0, len(groups), cohort):
-                for run, r in _play(dict(groups[i:i + cohort]), data, splits, index, device, precision):
+                for run, r in _play(dict(groups[i:i + cohort]), data, splits, index, device, precision, report):
                     done[run.key].append(r)
                     yield run, r
 

@@ -31,7 +31,7 @@ def unseal(
     if hashlib.sha256(text.encode()).hexdigest()[:16] != check: raise ValueError("checksum")
     return json.loads(text)
 
-# %% ../../nbs/81_store.ipynb #2e3cc3e7
+# %% ../../nbs/81_store.ipynb #72522242
 def result(
     r:Round, # of a run
 )->dict:
@@ -43,7 +43,7 @@ def to_round(
 )->Round:
     "A round from its record."
     r = record["result"]
-    return Round(**{**r, **{k: tuple(r[k]) for k in ("bought", "query", "per_class")}}, seconds=record["made"]["seconds"])
+    return Round(**{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()}, seconds=record["made"]["seconds"])
 
 # %% ../../nbs/81_store.ipynb #05ea4ec5
 class Store:

@@ -18,7 +18,7 @@ from .gradient import badge, bait, contextual_diversity, egl
 from .submodular import facility_location, facility_location_mi, graph_cut, graph_cut_mi, log_det, log_det_mi
 from .uncertainty import least_confidence, max_entropy, min_margin
 
-# %% ../../nbs/69_strategies.ipynb #da2ce489
+# %% ../../nbs/69_strategies.ipynb #8cfc06de
 @dataclass(frozen=True)
 class Strategy:
     "How the next images are chosen."
@@ -26,6 +26,7 @@ class Strategy:
     title: str            # in figures
     dropout: bool = False # needs a dropout layer
     members: int = 1      # networks trained on the same images
+    terms: tuple = ()     # what is added to the training's objective
 
 # %% ../../nbs/69_strategies.ipynb #b24d5c91
 STRATEGIES = { # name -> entry
