@@ -269,15 +269,16 @@ def fit_many(
     take = lambda xs, g: xs and [xs[i] for i in g]
     return [f for g in groups for f in _fit_cohort(recipe, data, take(labelled, g), take(names, g), take(val, g), dropout, device, precision, terms, take(pools, g))]
 
-# %% ../nbs/21_trainer.ipynb #126a9bcb
+# %% ../nbs/21_trainer.ipynb #49d37a6b
 @torch.inference_mode()
 def embed(
     fit:Fit, # a trained network
     images:Images, # what to look at
-    batch:int=512, # images at a time
+    batch:int=0, # images at a time; 0: 128 on a CPU, 1024 on a GPU
 )->torch.Tensor: # (n, width) float32, on the fit's device
     "Features of all images, in one pass of the backbone."
     net, out = fit.folded or fit.net.eval().backbone, torch.empty(len(images), fit.net.width, device=fit.device)
+    batch = batch or (1024 if fit.device.startswith("cuda") else 128)
     with autocast(fit.device, fit.precision):
         for i in range(0, len(images), batch):
             x = images.x[i:i + batch].to(fit.device, non_blocking=True)
