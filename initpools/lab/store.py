@@ -35,19 +35,19 @@ def unseal(
     if hashlib.sha256(text.encode()).hexdigest()[:16] != check: raise ValueError("checksum")
     return json.loads(text)
 
-# %% ../../nbs/81_store.ipynb #0cc8caa7
+# %% ../../nbs/81_store.ipynb #cde4e42b
 def result(
     r:Round, # of a run
 )->dict:
     "A round without its timings: what has to be the same whenever it is done again."
-    return {k: v for k, v in asdict(r).items() if k != "seconds"}
+    return {k: v for k, v in asdict(r).items() if k not in ("seconds", "memory")}
 
 def to_round(
     record:dict, # one line of a file
 )->Round:
     "A round from its record."
     r = record["result"]
-    return Round(**{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()}, seconds=record["made"]["seconds"])
+    return Round(**{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()}, seconds=record["made"]["seconds"], memory=record["made"].get("select_mb"))
 
 def to_run(
     facts:dict, # the run in a file's first line
@@ -119,7 +119,7 @@ class Store:
         if found.damage: warnings.warn(f"{self.file(run).name} cannot be trusted ({found.damage}): {len(found.records)} sound rounds are used, the rest will be done again.")
         return [to_round(r) for r in found.records]
 
-# %% ../../nbs/81_store.ipynb #a4b2388c
+# %% ../../nbs/81_store.ipynb #6ff480f3
 def add(self:Store,
     run:Run, # which run
     r:Round, # its next round
@@ -130,7 +130,7 @@ def add(self:Store,
     old = self.sound(run, fingerprint)
     if len(old.records) != r.index: raise UserError(f"Round {r.index} of run {run.key} was offered, but {len(old.records)} rounds are stored: another process writes the same run.")
     head = old.lines or [seal(dict(schema=SCHEMA, run=run, key=run.key, data=fingerprint))]
-    record = seal(dict(result=result(r), made={**(made or {}), "seconds": r.seconds, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}))
+    record = seal(dict(result=result(r), made={**(made or {}), "seconds": r.seconds, "select_mb": r.memory, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}))
     with self._writing(f"Round {r.index} of run {run.key}"):
         if old.damage: write_atomic(self.folder/"aside"/f"{run.key}.{time.time_ns()}.jsonl", self.file(run).read_bytes())
         write_atomic(self.file(run), "\n".join([*head, record, ""]).encode())
@@ -167,7 +167,7 @@ def sweep(self:Store)->list: # names of the files removed
     return gone
 Store.claim, Store.sweep = claim, sweep
 
-# %% ../../nbs/81_store.ipynb #968f85bd
+# %% ../../nbs/81_store.ipynb #c5709265
 def frame(
     self:Store,
     runs:list=None, # of Run; default: every run in the folder
@@ -186,7 +186,7 @@ def _row(run, key, record):
     found, made = record["result"], record["made"]
     facts = {k: run[k] for k in ("dataset", "sampler", "strategy", "seed", "validation", "dropout")}
     return dict(key=key, **facts, model=run["recipe"]["model"], task=(run["task"] or {}).get("name"), round=found["index"], labels=found["labels"],
-                accuracy=found["accuracy"], loss=found["loss"], per_class=found["per_class"], bought=found["bought"], seconds=sum(made["seconds"].values()), device=made.get("device"))
+                accuracy=found["accuracy"], members=sum(m) / len(m) if (m := found.get("members")) else None, loss=found["loss"], per_class=found["per_class"], bought=found["bought"], seconds=sum(made["seconds"].values()), device=made.get("device"))
 
 def _made(record):
     "How a round was made, as further columns."
