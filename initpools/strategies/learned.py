@@ -91,7 +91,7 @@ def gcn_weights(
     draw = lambda *shape: ((2 * torch.rand(*shape, generator=g, device=g.device) - 1) / shape[-1] ** .5).requires_grad_()
     return [draw(d, hidden), draw(hidden), draw(hidden, 1), draw(1)]
 
-# %% ../../nbs/68_learned.ipynb #28baa691
+# %% ../../nbs/68_learned.ipynb #15664998
 def train_gcn(
     x:torch.Tensor, # (n, d) rows of unit length
     known:torch.Tensor, # (n,) bool, the labelled nodes
@@ -106,7 +106,7 @@ def train_gcn(
     g = torch.Generator(x.device).manual_seed(int(rng.integers(2 ** 62)))
     w1, b1, w2, b2 = ws = gcn_weights(x.shape[1], hidden, g)
     degree = degrees(x); ax = propagate(x, degree, x)
-    opt, hide = torch.optim.Adam(ws, 1e-3, weight_decay=5e-4), lambda: F.relu(ax @ w1 + b1)
+    opt, hide = torch.optim.Adam(ws, 1e-3, weight_decay=5e-4, fused=True), lambda: F.relu(ax @ w1 + b1)
     score = lambda h: (propagate(x, degree, h @ w2) + b2)[:, 0]
     for e in range(epochs):
         h = hide()
