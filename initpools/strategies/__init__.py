@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'Strategy']
 
-# %% ../../nbs/69_strategies.ipynb #2f895e9c
+# %% ../../nbs/69_strategies.ipynb #263c8a79
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable
 
 from ..samplers.typical import maxherding, probcover, typiclust
@@ -15,6 +16,7 @@ from .bayesian import bald, batch_bald, dbal, mean_std, power_bald, variation_ra
 from .committee import ens_bald, ens_lc, ens_me, ens_mm, ens_varr, vote_entropy
 from .coverage import cluster_margin, core_set, density_weighted, dropquery, kmeans_features, robust_core_set, tcm, uncertainty_herding
 from .gradient import badge, bait, contextual_diversity, egl
+from .learned import Calibration, Discrepancy, Evidential, LossPrediction, LossRanking, Snapshot, adaptive, cal, core_gcn, deal, discrepancy, learning_loss, uncertain_gcn
 from .submodular import facility_location, facility_location_mi, graph_cut, graph_cut_mi, log_det, log_det_mi
 from .uncertainty import least_confidence, max_entropy, min_margin
 
@@ -28,13 +30,17 @@ class Strategy:
     members: int = 1      # networks trained on the same images
     terms: tuple = ()     # what is added to the training's objective
 
-# %% ../../nbs/69_strategies.ipynb #b24d5c91
+# %% ../../nbs/69_strategies.ipynb #1e231395
 STRATEGIES = { # name -> entry
     "random":           Strategy(select_random, "Passive learning"),
     "least_confidence": Strategy(least_confidence, "Least confidence"),
     "max_entropy":      Strategy(max_entropy, "Max-entropy"),
     "min_margin":       Strategy(min_margin, "Min-margin"),
+    "least_confidence_t": Strategy(partial(least_confidence, temperature="view"), "Least confidence (calibrated)", terms=(Calibration,)),
+    "max_entropy_t":    Strategy(partial(max_entropy, temperature="view"), "Max-entropy (calibrated)", terms=(Calibration,)),
+    "min_margin_t":     Strategy(partial(min_margin, temperature="view"), "Min-margin (calibrated)", terms=(Calibration,)),
     "coreset":          Strategy(core_set, "Core-set (greedy)"),
+    "coreset_projection": Strategy(partial(core_set, view="projection"), "Core-set (projection)"),
     "dbal":             Strategy(dbal, "DBAL", dropout=True),
     "bald":             Strategy(bald, "BALD", dropout=True),
     "batch_bald":       Strategy(batch_bald, "BatchBALD", dropout=True),
@@ -59,6 +65,7 @@ STRATEGIES = { # name -> entry
     "tcm":              Strategy(tcm, "TCM"),
     "egl":              Strategy(egl, "EGL"),
     "badge":            Strategy(badge, "BADGE"),
+    "ask_n_learn":      Strategy(partial(badge, temperature="view"), "Ask-n-Learn", terms=(Calibration,)),
     "bait":             Strategy(bait, "BAIT"),
     "cdal":             Strategy(contextual_diversity, "Contextual diversity"),
     "facility_location": Strategy(facility_location, "Facility location"),
@@ -67,4 +74,13 @@ STRATEGIES = { # name -> entry
     "flmi":             Strategy(facility_location_mi, "Facility location MI"),
     "gcmi":             Strategy(graph_cut_mi, "Graph cut MI"),
     "logdetmi":         Strategy(log_det_mi, "Log-determinant MI"),
+    "cal":              Strategy(cal, "CAL"),
+    "uncertain_gcn":    Strategy(uncertain_gcn, "UncertainGCN"),
+    "core_gcn":         Strategy(core_gcn, "CoreGCN"),
+    "learning_loss":    Strategy(learning_loss, "Learning loss", terms=(LossPrediction,)),
+    "loss_ranking":     Strategy(learning_loss, "TA loss ranking", terms=(LossRanking,)),
+    "deal":             Strategy(deal, "DEAL", terms=(Evidential,)),
+    "tod":              Strategy(discrepancy, "TOD (query alone)", terms=(Snapshot,)),
+    "tod_ssl":          Strategy(discrepancy, "TOD", terms=(Discrepancy,)),
+    "adaptive":         Strategy(adaptive, "Bandit over rules"),
 }
