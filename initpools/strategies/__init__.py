@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'Strategy']
 
-# %% ../../nbs/69_strategies.ipynb #2f895e9c
+# %% ../../nbs/69_strategies.ipynb #6232ccec
 from dataclasses import dataclass
 from typing import Callable
 
 from ..samplers.typical import maxherding, probcover, typiclust
 from ..state import select_random
+from .adversarial import Critic, LossRanker, bim, deepfool, sraal, ta_vaal, vaal, waal
 from .bayesian import bald, batch_bald, dbal, mean_std, power_bald, variation_ratio
 from .committee import ens_bald, ens_lc, ens_me, ens_mm, ens_varr, vote_entropy
 from .coverage import cluster_margin, core_set, density_weighted, dropquery, kmeans_features, robust_core_set, tcm, uncertainty_herding
@@ -28,7 +29,7 @@ class Strategy:
     members: int = 1      # networks trained on the same images
     terms: tuple = ()     # what is added to the training's objective
 
-# %% ../../nbs/69_strategies.ipynb #b24d5c91
+# %% ../../nbs/69_strategies.ipynb #cdc07ba5
 STRATEGIES = { # name -> entry
     "random":           Strategy(select_random, "Passive learning"),
     "least_confidence": Strategy(least_confidence, "Least confidence"),
@@ -61,6 +62,12 @@ STRATEGIES = { # name -> entry
     "badge":            Strategy(badge, "BADGE"),
     "bait":             Strategy(bait, "BAIT"),
     "cdal":             Strategy(contextual_diversity, "Contextual diversity"),
+    "vaal":             Strategy(vaal, "VAAL"),
+    "ta_vaal":          Strategy(ta_vaal, "TA-VAAL", terms=(LossRanker,)),
+    "sraal":            Strategy(sraal, "SRAAL"),
+    "waal":             Strategy(waal, "WAAL", terms=(Critic,)),
+    "deepfool":         Strategy(deepfool, "DeepFool"),
+    "bim":              Strategy(bim, "BIM"),
     "facility_location": Strategy(facility_location, "Facility location"),
     "graph_cut":        Strategy(graph_cut, "Graph cut"),
     "log_det":          Strategy(log_det, "Log-determinant"),

@@ -270,10 +270,10 @@ def slope_penalty(
     slope, = torch.autograd.grad(critic(h).sum(), h, create_graph=True)
     return (slope.norm(dim=1) - 1).square().mean()
 
-# %% ../../nbs/66_adversarial.ipynb #f5b6d06b
+# %% ../../nbs/66_adversarial.ipynb #ade62819
 class Critic(Term):
     "A critic that measures how far the features of unlabelled images are from those of labelled ones."
-    mu, penalty, lr = 2e-3, 5., 1e-3 # weight of the distance; of the slope penalty; learning rate of the critic
+    mu, penalty, lr = 2e-3, 1., 1e-3 # weight of the distance; of the slope penalty; learning rate of the critic
 
     def __init__(self, job):
         super().__init__(job)
