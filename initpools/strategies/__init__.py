@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'Strategy']
 
-# %% ../../nbs/69_strategies.ipynb #263c8a79
+# %% ../../nbs/69_strategies.ipynb #f95de50c
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
 from ..samplers.typical import maxherding, probcover, typiclust
 from ..state import select_random
+from .adversarial import Critic, LossRanker, bim, deepfool, sraal, ta_vaal, vaal, waal
 from .bayesian import bald, batch_bald, dbal, mean_std, power_bald, variation_ratio
 from .committee import ens_bald, ens_lc, ens_me, ens_mm, ens_varr, vote_entropy
 from .coverage import cluster_margin, core_set, density_weighted, dropquery, kmeans_features, robust_core_set, tcm, uncertainty_herding
@@ -30,7 +31,7 @@ class Strategy:
     members: int = 1      # networks trained on the same images
     terms: tuple = ()     # what is added to the training's objective
 
-# %% ../../nbs/69_strategies.ipynb #1e231395
+# %% ../../nbs/69_strategies.ipynb #a12759f8
 STRATEGIES = { # name -> entry
     "random":           Strategy(select_random, "Passive learning"),
     "least_confidence": Strategy(least_confidence, "Least confidence"),
@@ -68,6 +69,12 @@ STRATEGIES = { # name -> entry
     "ask_n_learn":      Strategy(partial(badge, temperature="view"), "Ask-n-Learn", terms=(Calibration,)),
     "bait":             Strategy(bait, "BAIT"),
     "cdal":             Strategy(contextual_diversity, "Contextual diversity"),
+    "vaal":             Strategy(vaal, "VAAL"),
+    "ta_vaal":          Strategy(ta_vaal, "TA-VAAL", terms=(LossRanker,)),
+    "sraal":            Strategy(sraal, "SRAAL"),
+    "waal":             Strategy(waal, "WAAL", terms=(Critic,)),
+    "deepfool":         Strategy(deepfool, "DeepFool"),
+    "bim":              Strategy(bim, "BIM"),
     "facility_location": Strategy(facility_location, "Facility location"),
     "graph_cut":        Strategy(graph_cut, "Graph cut"),
     "log_det":          Strategy(log_det, "Log-determinant"),
