@@ -30,7 +30,7 @@ def known(n=N, seed="pool"):
     spread = lambda m: softmax(logits[:, None] + .7 * g.normal(size=(n, m, C)))
     truth = np.arange(n) % C
     return dict(loss=g.random(n), features=g.normal(size=(n, 6)).astype(np.float32) + 3 * np.eye(6, dtype=np.float32)[truth], projection=g.normal(size=(n, 5)).astype(np.float32),
-                clusters=truth.copy(), truth=truth, logits=logits, probs=softmax(logits), mc_probs=spread(10), member_probs=spread(3))
+                clusters=truth.copy(), dynamics=g.random((n, 2)), truth=truth, logits=logits, probs=softmax(logits), mc_probs=spread(10), member_probs=spread(3))
 
 
 def state(labelled, views, order=None):
