@@ -64,6 +64,28 @@ def test_everything(rule):
     assert set(np.asarray(select(s, N - m, stream("all"))).tolist()) == set(s.unlabelled.tolist())
 
 
+every_sampler = pytest.mark.parametrize("select", [v.select for v in SAMPLERS.values()], ids=SAMPLERS)
+
+
+@every_sampler
+@pytest.mark.parametrize("distinct", [1, 10])
+def test_samplers_and_images_that_are_alike(select, distinct):
+    "Every image several times, or all images the same."
+    views = {k: v[np.arange(N) % distinct] for k, v in known().items()}
+    for k in (1, 12, N - 3): assert len(set(np.asarray(select(state(np.arange(3), views), k, stream("alike", k))).tolist())) == k
+
+
+@every_sampler
+@pytest.mark.parametrize("view", ["loss", "features", "dynamics"])
+def test_samplers_and_a_view_with_a_hole(select, view):
+    "A sampler that reads the view names the first bad image; another does not notice."
+    whole, broken = known(), known()
+    broken[view][[5, 9]] = np.nan
+    pick = lambda views: np.asarray(select(state(np.arange(0), views), 7, stream("hole"))).tolist()
+    try: assert pick(broken) == pick(whole)
+    except UserError as e: assert "image 5" in str(e)
+
+
 @every_rule
 @pytest.mark.parametrize("k", [0, -1, N + 1])
 def test_budgets_that_cannot_be_spent(rule, k):
