@@ -81,7 +81,7 @@ def binned(
     quotas = [k // bins + (i < k % bins) for i in range(bins)]
     return np.concatenate([b[:q] for b, q in zip(upper, quotas)] + [last[len(last) - quotas[-1]:]])
 
-# %% ../../nbs/50_ranked.ipynb #730e9c92
+# %% ../../nbs/50_ranked.ipynb #75060d90
 MAPS = dict(
     easy=lambda d: d[:, 0], # confident throughout
     hard=lambda d: -d[:, 0], # never confident
@@ -96,6 +96,8 @@ def depth(
     if region not in MAPS: raise UserError(f"A training map has the regions {', '.join(MAPS)}; there is no {region!r}.")
     d = np.asarray(state("dynamics"), np.float64)
     if d.ndim != 2 or d.shape[1] != 2: raise UserError(f"A training map holds two numbers an image, mean and spread of its confidence; this one has the shape {d.shape}.")
+    bad = np.flatnonzero(~np.isfinite(d).all(1))
+    if len(bad): raise UserError(f"The training map of image {state.unlabelled[bad[0]]} is not finite ({len(bad)} such images): record it anew.")
     return MAPS[region](d)
 
 # %% ../../nbs/50_ranked.ipynb #3c703a7a
