@@ -20,7 +20,7 @@ from .ranked import binned, cartography, easiest, hardest, uniform
 from .typical import activeft, facility, kmedoids, maxherding, probcover, typiclust, usl
 from ..state import State, select_random
 
-# %% ../../nbs/59_samplers.ipynb #16f72a3a
+# %% ../../nbs/59_samplers.ipynb #0a7551b3
 @dataclass(frozen=True)
 class Sampler:
     "How an initial pool is chosen."
@@ -29,6 +29,7 @@ class Sampler:
     pretext: str = None   # an entry of PRETEXTS, where it needs one
     peeks: bool = False   # looks at labels that nobody has yet
 
+# %% ../../nbs/59_samplers.ipynb #7cc32012
 SAMPLERS = { # name -> entry
     "random":              Sampler(select_random, "Random"),
     "uniform":             Sampler(uniform, "Uniform (peeks)", peeks=True),
