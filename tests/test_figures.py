@@ -8,7 +8,7 @@ import papermill
 import pytest
 import yaml
 
-from initpools.core import UserError
+from initpools.core import UserError, lookup
 from initpools.figure import check_names, declared, read_parameters, run_figure, templates
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,6 +18,11 @@ SMOKE = dict(name="smoke", samplers=["random", "kmeans"], strategies=["random", 
 @pytest.mark.parametrize("file", sorted((ROOT/"nbs"/"figures"/"params").glob("*.yml")), ids=lambda p: p.stem)
 def test_parameter_files_fit_the_template(file):
     params = read_parameters([file])
+    assert params["name"] == file.stem
+    if "budgets" in params:
+        check_names(params, declared(templates()["initial_pools"]))
+        from initpools.samplers import SAMPLERS
+        return [lookup("sampler", s, SAMPLERS) for s in (*params["samplers"], *params["reads"])]
     check_names(params, declared(templates()["learning_curves"]))
     from initpools.lab.grid import check_axes, choose_recipe, make_budgets
     check_axes(params["samplers"], params["strategies"], params["seeds"])
