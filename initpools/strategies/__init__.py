@@ -30,8 +30,8 @@ class Strategy:
     members: int = 1      # networks trained on the same images
     terms: tuple = ()     # what is added to the training's objective
 
-# %% ../../nbs/69_strategies.ipynb #1e231395
-STRATEGIES = { # name -> entry
+# %% ../../nbs/69_strategies.ipynb #60abc297
+STRATEGIES = { # name -> entry; chance, uncertainty, covers, dropout, committees
     "random":           Strategy(select_random, "Passive learning"),
     "least_confidence": Strategy(least_confidence, "Least confidence"),
     "max_entropy":      Strategy(max_entropy, "Max-entropy"),
@@ -53,6 +53,10 @@ STRATEGIES = { # name -> entry
     "ens_mm":           Strategy(ens_mm, "ENS-MM", members=3),
     "vote_entropy":     Strategy(vote_entropy, "Vote entropy", members=3),
     "ens_bald":         Strategy(ens_bald, "ENS-BALD", members=3),
+}
+
+# %% ../../nbs/69_strategies.ipynb #384e35a7
+STRATEGIES |= { # what follows looks at features, gradients or sets, or is learned itself
     "robust_coreset":   Strategy(robust_core_set, "Core-set (robust)"),
     "kmeans":           Strategy(kmeans_features, "k-means"),
     "density_weighted": Strategy(density_weighted, "Density-weighted"),
