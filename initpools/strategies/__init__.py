@@ -31,8 +31,8 @@ class Strategy:
     members: int = 1      # networks trained on the same images
     terms: tuple = ()     # what is added to the training's objective
 
-# %% ../../nbs/69_strategies.ipynb #c5f9bd6d
-STRATEGIES = { # name -> entry
+# %% ../../nbs/69_strategies.ipynb #60abc297
+STRATEGIES = { # name -> entry; chance, uncertainty, covers, dropout, committees
     "random":           Strategy(select_random, "Passive learning"),
     "least_confidence": Strategy(least_confidence, "Least confidence"),
     "max_entropy":      Strategy(max_entropy, "Max-entropy"),
@@ -56,8 +56,8 @@ STRATEGIES = { # name -> entry
     "ens_bald":         Strategy(ens_bald, "ENS-BALD", members=3),
 }
 
-# %% ../../nbs/69_strategies.ipynb #3567ff60
-STRATEGIES |= {
+# %% ../../nbs/69_strategies.ipynb #03ed3e17
+STRATEGIES |= { # what follows looks at features, gradients or sets, or is learned itself
     "robust_coreset":   Strategy(robust_core_set, "Core-set (robust)"),
     "kmeans":           Strategy(kmeans_features, "k-means"),
     "density_weighted": Strategy(density_weighted, "Density-weighted"),
