@@ -156,7 +156,7 @@ def shared(
     "Share of `a` that is also in `b`."
     return float(np.isin(a, b).mean())
 
-# %% ../nbs/85_audit.ipynb #1b9b597a
+# %% ../nbs/85_audit.ipynb #14101c25
 LOOK = dict(text=dict(color="#0072B2", marker="o", ls="-"), released=dict(color="#D55E00", marker="s", ls="--"), chance=dict(color="#777777", ls=":"))
 
 def headline(
@@ -165,5 +165,8 @@ def headline(
     subtitle:str, # what was run: preset, sizes, seeds
 ):
     "Title and small print of a figure; the device is added."
+    for ax in fig.axes:
+        ax.title.set_fontsize(10); ax.tick_params(labelsize=8)
+        for axis in (ax.xaxis, ax.yaxis): axis.label.set_fontsize(min(8.5, axis.label.get_fontsize()))
     fig.suptitle(f"{title}\n", fontsize=11, x=.02, ha="left")
     fig.text(.02, 1 - .30 / fig.get_figheight(), f"{subtitle}; {cpu_name()}", fontsize=7, color="#555555", va="top")

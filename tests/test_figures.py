@@ -1,7 +1,9 @@
 "Figure templates run at smoke size, refuse what they do not know, and give the same bytes twice."
+import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import papermill
@@ -15,15 +17,85 @@ ROOT = Path(__file__).resolve().parents[1]
 SMOKE = dict(name="smoke", samplers=["random", "kmeans"], strategies=["random", "min_margin"], seeds=2, initial=10, budget=10, queries=1, pretext_epochs=1, workers=1)
 
 
-@pytest.mark.parametrize("file", sorted((ROOT/"nbs"/"figures"/"params").glob("*.yml")), ids=lambda p: p.stem)
+PARAMS = sorted((ROOT/"nbs"/"figures"/"params").glob("*.yml"))
+SMALL = { # template -> parameters that make it a matter of seconds
+    "audit_simclr_score": dict(datasets={"digits": [2, 20]}, seeds=2),
+    "audit_best_weights": dict(datasets={"digits": [20]}, epochs=6, seeds=2),
+    "audit_warm_start": dict(n=200, tests=100, epochs=3, pretext_epochs=2, rounds=2),
+    "audit_random_crops": dict(datasets={"digits": 40}, epochs=4, draws=2, pool=100, query=10),
+    "audit_vae_tanh": dict(datasets={"digits": [200, 20]}, epochs=2),
+    "audit_validation_splits": dict(datasets={"digits": ["vae", 2, "", 60]}, labels=40, seeds=2),
+    "audit_clusters": dict(datasets={"digits": [2, 60]}),
+    "audit_variation_ratio": dict(datasets={"digits": [20, 20]}, epochs=4, pool=300),
+    "audit_nan_entropy": dict(datasets={"digits": [40, 8]}, pool=200),
+    "audit_one_seed": dict(datasets={"digits": ["vae", 2, "", 20]}, pools=2, weights=2),
+}
+
+
+def template_of(file):
+    "The template that a parameter file is for: the longest whose name it begins with, else the learning curves."
+    return max((t for t in templates() if file.stem.startswith(t)), key=len, default="learning_curves")
+
+
+@pytest.mark.parametrize("file", PARAMS, ids=lambda p: p.stem)
 def test_parameter_files_fit_the_template(file):
     params = read_parameters([file])
-    check_names(params, declared(templates()["learning_curves"]))
+    assert params["name"] == file.stem
+    known = declared(templates()[template_of(file)])
+    check_names(params, known)
+    kinds = dict(str=str, int=int, float=(int, float), bool=bool, list=list, dict=dict)
+    assert not {k: v for k, v in params.items() if not isinstance(v, kinds[known[k]["inferred_type_name"]])}
+
+
+@pytest.mark.parametrize("file", [p for p in PARAMS if template_of(p) == "learning_curves"], ids=lambda p: p.stem)
+def test_grids_of_learning_curves_are_sound(file):
+    params = read_parameters([file])
     from initpools.lab.grid import check_axes, choose_recipe, make_budgets
     check_axes(params["samplers"], params["strategies"], params["seeds"])
     make_budgets(50_000, params["initial"], params["budget"], params["queries"])
     choose_recipe(params["dataset"], params.get("recipe", "auto"), params.get("quick", False), "paper")
-    assert params["name"] == file.stem
+
+
+@pytest.mark.parametrize("template", sorted(templates(ROOT)))
+def test_every_template_refuses_unknown_parameters(template):
+    with pytest.raises(UserError, match="There is no parameter"): run_figure(template, dict(sede=1))
+    code = ["".join(c["source"]) for c in json.loads(templates(ROOT)[template].read_text())["cells"] if c["cell_type"] == "code"]
+    assert f'check_parameters(globals(), "{template}")' in code[1]
+
+
+@pytest.fixture(scope="module")
+def smoked(tmp_path_factory):
+    "Every small template, executed twice; two templates at a time."
+    home = tmp_path_factory.mktemp("smoke")
+    def twice(template):
+        folder, name = home/template, f"smoke_{template}"
+        folder.mkdir()
+        code = f"""from pathlib import Path
+from initpools.figure import run_figure
+for turn in ("one", "two"):
+    run_figure({template!r}, {dict(SMALL[template], name=name)!r}, Path({str(folder)!r})/f"{{turn}}.ipynb")
+    for end in ("svg", "png", "csv"): Path({str(ROOT)!r}, "figures", f"{name}.{{end}}").rename(Path({str(folder)!r})/f"{{turn}}.{{end}}")"""
+        env = {**os.environ, "INITPOOLS_DATA": str(folder/"data"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        try: return folder, subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True)
+        finally:
+            for f in (ROOT/"figures").glob(f"{name}.*"): f.unlink()
+    with ThreadPoolExecutor(2) as workers: return dict(zip(SMALL, workers.map(twice, SMALL)))
+
+
+@pytest.mark.parametrize("template", SMALL)
+def test_small_templates_twice(smoked, template):
+    "The same parameters, the same bytes: the second time with the pretext tasks from the cache."
+    folder, done = smoked[template]
+    assert done.returncode == 0, done.stderr[-2000:]
+    for end in ("ipynb", "svg", "png", "csv"): assert (folder/f"one.{end}").read_bytes() == (folder/f"two.{end}").read_bytes(), end
+    cells = json.loads((folder/"one.ipynb").read_text())["cells"]
+    says = ["".join(o.get("text", "")) for c in cells for o in c.get("outputs", [])]
+    assert any(t.startswith("digits:") or t.startswith("digits,") or t.startswith("Last round:") for t in says), says
+    assert all("nan points" not in t for t in says), says
+
+
+def test_every_audit_page_is_run():
+    assert {t for t in templates(ROOT) if t.startswith("audit_")} <= set(SMALL)
 
 
 def test_learning_curves_twice(tmp_path, monkeypatch):
