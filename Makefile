@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: figure figures test outputs readme
+.PHONY: figure figures gallery test outputs readme
 
 figure: $(INSTALLED)      ## train, query and draw the learning curves of the embedded digits
 	$(BIN)/initpools figure learning_curves -p name=digits $(ARGS)
 
 figures: $(INSTALLED)     ## draw the published figures again from their committed records, without training
-	$(BIN)/initpools figure learning_curves -p name=digits -p store=runs $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -c "from initpools.gallery import redraw; redraw()"
+
+gallery: $(INSTALLED)     ## figures/README.md from the published notebooks
+	$(BIN)/python -c "from initpools.gallery import make_gallery; open('figures/README.md', 'w').write(make_gallery())"
 
 test: $(INSTALLED)        ## every module notebook, then what spans them
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['IMAGE_FILES', 'CIFAR_STATS', 'MNIST_STATS', 'IMAGENET_STATS', 'SVHN_SPLITS', 'CIFAR10_CLASSES', 'DATASETS', 'Images',
            'Dataset', 'channel_statistics', 'pair', 'split_off', 'read_digits', 'read_torchvision', 'read_npz',
-           'list_folder', 'decode', 'decode_all', 'read_folder', 'read_tiny_imagenet', 'read_cifar10', 'read', 'load']
+           'list_folder', 'decode', 'decode_all', 'read_folder', 'read_tiny_imagenet', 'read_cifar10', 'on_disk',
+           'read', 'load']
 
 # %% ../nbs/10_datasets.ipynb #34f6b446
 import hashlib, re, warnings
@@ -226,7 +227,12 @@ def read_cifar10(root):
     if (root/"cifar10.npz").exists(): return read_npz(root/"cifar10.npz", CIFAR10_CLASSES)
     return read_torchvision("CIFAR10", root)
 
-# %% ../nbs/10_datasets.ipynb #0c18cbdd
+# %% ../nbs/10_datasets.ipynb #4dfba5a2
+def on_disk(root):
+    "What is too large for memory."
+    raise UserError("ImageNet does not fit in memory, so it is not loaded as images: work on its features, "
+                    "features_of('imagenet', 'train', 'resnet50') of initpools.features, which streams the files.")
+
 DATASETS = { # name: (how to read it, published statistics)
     "digits":        (read_digits, None),
     "mnist":         (lambda root: read_torchvision("MNIST", root), MNIST_STATS),
@@ -235,6 +241,8 @@ DATASETS = { # name: (how to read it, published statistics)
     "cifar10":       (read_cifar10, CIFAR_STATS),
     "cifar100":      (lambda root: read_torchvision("CIFAR100", root), CIFAR_STATS),
     "tiny_imagenet": (read_tiny_imagenet, IMAGENET_STATS),
+    "imagenet":      (on_disk, IMAGENET_STATS),
+    "imagenet_lt":   (on_disk, IMAGENET_STATS),
 }
 
 # %% ../nbs/10_datasets.ipynb #c1f15bbf
@@ -252,13 +260,13 @@ def read(
     if not callable(reader): raise UserError(f"{name!r} is a pattern: put the path in place of the capitals.")
     return reader(root), stats
 
-# %% ../nbs/10_datasets.ipynb #60157879
+# %% ../nbs/10_datasets.ipynb #e73ff4c3
 def load(
     name:str, # a name of DATASETS, perhaps with _lt or _lt100 behind; npz:FILE; folder:DIR or folder:DIR@SIZE
     root:str|Path=None, # data root; default: INITPOOLS_DATA, else data/
 )->Dataset:
     "A data set by its name."
-    match = re.fullmatch(r"([^:]+?)_lt(\d*)", name)
+    match = re.fullmatch(r"([^:]+?)_lt(\d*)", name) if name not in DATASETS else None
     base, tail = match.groups() if match else (name, None)
     (train, test, *skipped), stats = read(base, data_root(root))
     if tail is not None: train = train[long_tail(train.y.numpy(), int(tail or 50), stream("long tail", name))]

@@ -7,8 +7,9 @@ __all__ = ['check_features', 'features_on', 'normalise', 'blocks', 'products', '
            'kmeans', 'three_blobs', 'nearest_to_centroid', 'k_center', 'kmeans_plus_plus', 'knn', 'ball_graph',
            'max_coverage', 'rbf', 'cosine', 'facility_location', 'max_herding', 'herding']
 
-# %% ../nbs/25_geometry.ipynb #16a0593a
+# %% ../nbs/25_geometry.ipynb #34f30790
 import itertools, warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -297,45 +298,61 @@ def cosine():
         return u, u, lambda t: t.relu_()
     return prepare
 
-# %% ../nbs/25_geometry.ipynb #cdab2f88
+# %% ../nbs/25_geometry.ipynb #9aecab81
+def _on_cores(
+    work, # function(part)
+    parts:list, # what there is to do
+    device:str, # a GPU does the parts one after the other
+)->list: # of results, in the order of the parts
+    "The work on every part, each core taking parts of its own."
+    cores = min(torch.get_num_threads(), len(parts))
+    if cores < 2 or device != "cpu": return list(map(work, parts))
+    from threadpoolctl import threadpool_limits
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores) as pool: return list(pool.map(work, parts))
+
+# %% ../nbs/25_geometry.ipynb #07c3236b
 def _overlap(left, right, act, low, span, w):
     "For each row of `left` the sum over columns of `w * clip(kernel - low, 0, span)`."
-    out = np.zeros(len(left))
     on = (lambda v: v) if left.device.type == "cpu" else left.new_tensor
-    for s in blocks(len(left), 512):
-        for c in blocks(len(right), 2**21 // min(512, len(left))):
+    def rows(s):
+        out = np.zeros(s.stop - s.start)
+        for c in blocks(len(right), 2**19 // min(1024, len(left))):
             t = act(products(left[s], right[c]))
-            out[s] += _clipped(t.numpy() if t.device.type == "cpu" else t, on(low[c]), on(span[c]), on(w[c]))
-    return out
+            out += _clipped(t.numpy() if t.device.type == "cpu" else t, on(low[c]), on(span[c]), on(w[c]))
+        return out
+    return np.concatenate([np.zeros(0), *_on_cores(rows, blocks(len(left), 1024), left.device.type)])
 
-# %% ../nbs/25_geometry.ipynb #1bc464a3
+# %% ../nbs/25_geometry.ipynb #2633b7f6
 def _clipped(t, low, span, w):
     t -= low
-    if isinstance(t, np.ndarray): return np.minimum(np.maximum(t, 0, out=t), span, out=t) @ w
+    if isinstance(t, np.ndarray): return np.minimum(np.maximum(t, np.zeros_like(span), out=t), span, out=t) @ w  # a row of zeros: twice as fast as the number 0
     return (torch.minimum(t.relu_(), span) @ w).double().cpu().numpy()
 
-# %% ../nbs/25_geometry.ipynb #4ff6dff5
+# %% ../nbs/25_geometry.ipynb #acdb1ed2
 def _row_sums(left, right, act, w):
     "The weighted sum of each row of a symmetric kernel matrix."
-    out = np.zeros(len(left))
-    for s in blocks(len(left), 1024):
-        for c in blocks(s.stop, 1024):
+    def rows(s):
+        out = np.zeros(s.stop)
+        for c in blocks(s.stop, 512):
             t = act(products(left[s], right[c])).cpu().numpy()
             out[s] += t @ w[c]
             if c.start < s.start: out[c] += w[s] @ t
-    return out
+        return out
+    total = np.zeros(len(left))
+    for out in _on_cores(rows, blocks(len(left), 512), left.device.type): total[:len(out)] += out
+    return total
 
-# %% ../nbs/25_geometry.ipynb #63c9f0c5
+# %% ../nbs/25_geometry.ipynb #95623cc5
 def _lazy_argmax(gain, fresh, refresh, most, rng):
     "The best row; once `most` rows were refreshed on the way to it, all are."
-    width = 32
+    width = 64
     while True:
         ties = np.flatnonzero(gain == gain.max())
         if fresh[ties].all(): return int(ties[rng.integers(len(ties))])
         top = np.union1d(np.argpartition(-gain, min(width, len(gain) - 1))[:width], ties)
         top = np.flatnonzero(~fresh) if fresh.sum() >= most else top[~fresh[top]]
         gain[top] = refresh(top); fresh[top] = True
-        width = min(2 * width, 1024)
+        width *= 4
 
 # %% ../nbs/25_geometry.ipynb #e7885a39
 def _served(left, right, act):
@@ -344,14 +361,15 @@ def _served(left, right, act):
     for c in blocks(len(right), 2**22 // len(left)): best[c] = act(products(left, right[c])).cpu().numpy().max(0)
     return best
 
-# %% ../nbs/25_geometry.ipynb #ccd72468
+# %% ../nbs/25_geometry.ipynb #38b1d6aa
 def _greedy_service(left, right, act, w, m, rng):
     "Yield the picks of facility location, one after the other; `m` is how well each row is served before."
     base = _overlap(left, right, act, m, np.full_like(m, np.inf), w) if m.any() else _row_sums(left, right, act, w)
     gain, then, touched = base.copy(), m, 0
     while True:
         rose = np.flatnonzero(m > then)
-        def refresh(rows): return base[rows] - _overlap(left[rows], right[rose], act, then[rose], (m - then)[rose], w[rose])
+        columns = right[rose], act, then[rose], (m - then)[rose], w[rose]
+        def refresh(rows): return base[rows] - _overlap(left[rows], *columns)
         fresh = np.isinf(gain) | (len(rose) == 0)  # a picked row is not asked again
         i = _lazy_argmax(gain, fresh, refresh, len(gain) // 2 - touched, rng)
         yield i

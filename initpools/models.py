@@ -48,7 +48,7 @@ def resnet18(
     net.fc = nn.Identity()
     return net, 512
 
-# %% ../nbs/20_models.ipynb #e6b7b3f5
+# %% ../nbs/20_models.ipynb #92a7a7c3
 def small_cnn(
     channels:int, # of the images
     size:int, # side length of the images, in pixels
@@ -57,8 +57,9 @@ def small_cnn(
     "Three convolutions with batch normalisation and max-pooling."
     layers = []
     for c, w in zip((channels, *widths), widths):
-        layers += [nn.Conv2d(c, w, 3, padding=1, bias=False), nn.BatchNorm2d(w), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(c, w, 3, padding=1, bias=False), nn.BatchNorm2d(w)]
         if size >= 4: layers.append(nn.MaxPool2d(2)); size //= 2
+        layers.append(nn.ReLU(inplace=True)) # behind the pooling: the same numbers, on a quarter of the pixels
     step = size // 2 if size >= 3 else size
     return nn.Sequential(*layers, nn.AvgPool2d(max(size - step, 1), step), nn.Flatten()), widths[-1] * (4 if size >= 3 else 1)
 

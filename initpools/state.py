@@ -10,7 +10,7 @@ import numpy as np
 
 from .core import UserError, check_budget
 
-# %% ../nbs/05_state.ipynb #c934b1d4
+# %% ../nbs/05_state.ipynb #81085920
 class State:
     "A pool, what of it is labelled, and named views of its images."
     def __init__(self,
@@ -18,9 +18,12 @@ class State:
         labelled=(), # (m,) indices of the labelled images, in the order they were bought
         labels=(), # (m,) their class ids
         classes:int=None, # number of classes, where it is known
+        model=None, # the trained network, for rules that must run it
+        report=None, # function(text): what a rule that trains something says of its progress
         **views, # name -> array whose rows are the pool's images, or a function without arguments that gives one
     ):
         self.n, self.classes, self._views = n, classes, views
+        self.model, self.report = model, report or (lambda text: None)
         self.labelled, self.labels = np.asarray(labelled, np.int64), np.asarray(labels, np.int64)
         self.unlabelled = np.setdiff1d(np.arange(n), self.labelled)
         if len(self.labels) != len(self.labelled): raise UserError(f"{len(self.labelled)} labelled images came with {len(self.labels)} labels: give one each.")

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['VAE_START', 'summary', 'curve_areas', 'interval', 'differences', 'verdict', 'points', 'claims']
 
-# %% ../nbs/90_statistics.ipynb #5cbdfcdc
+# %% ../nbs/90_statistics.ipynb #1b1afca4
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+from .core import UserError
 
 # %% ../nbs/90_statistics.ipynb #dc98e726
 def summary(
@@ -39,17 +41,19 @@ def interval(
     half = stats.t.ppf(.975, len(d) - 1) * d.std(ddof=1) / len(d) ** .5
     return float(d.mean()), float(d.mean() - half), float(d.mean() + half)
 
-# %% ../nbs/90_statistics.ipynb #0e850a49
+# %% ../nbs/90_statistics.ipynb #873e52df
 def differences(
     values:pd.DataFrame, # columns sampler, strategy, seed and `value`
     value:str, # the column compared
-    reference:str="random", # the sampler compared with
-)->pd.DataFrame: # one row a sampler: mean difference, its interval, n seeds
-    "Paired differences of every sampler from a reference, averaged over strategies."
-    table = values.pivot_table(index=["strategy", "seed"], columns="sampler", values=value, sort=False)
+    reference:str="random", # the sampler, or the strategy, compared with
+    of:str="sampler", # what is compared: "sampler", averaged over strategies, or "strategy", averaged over samplers
+)->pd.DataFrame: # one row each: mean difference, its interval, n seeds
+    "Paired differences of every sampler or strategy from a reference, averaged over the other."
+    table = values.pivot_table(index=["strategy" if of == "sampler" else "sampler", "seed"], columns=of, values=value, sort=False)
+    if reference not in table: raise UserError(f"Differences from {reference!r} need its runs: add it to the grid.")
     gaps = table.sub(table[reference], axis=0).drop(columns=reference).groupby("seed").mean()
     rows = [(s, *interval(gaps[s].dropna()), int(gaps[s].count())) for s in gaps]
-    return pd.DataFrame(rows, columns=["sampler", "difference", "low", "high", "n"])
+    return pd.DataFrame(rows, columns=[of, "difference", "low", "high", "n"])
 
 # %% ../nbs/90_statistics.ipynb #e4e360a7
 def verdict(

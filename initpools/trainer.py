@@ -7,7 +7,7 @@ __all__ = ['CIFAR', 'RECIPES', 'CROPS', 'Recipe', 'released', 'seeded', 'autocas
            'make_optimizer', 'Cohort', 'fold_norms', 'Fit', 'fit_many', 'embed', 'predict', 'accuracies', 'evaluate',
            'mc_dropout']
 
-# %% ../nbs/21_trainer.ipynb #3409c0ab
+# %% ../nbs/21_trainer.ipynb #92826497
 import copy, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from .augment import augment, normalise
-from .core import UserError, digest, has_fast_bf16, lookup, pick_device, torch_stream
+from .core import UserError, digest, has_fast_bf16, later, lookup, pick_device, torch_stream
 from .datasets import Dataset, Images
 from .models import Net, build
+from .terms import TERMS, Job, Step
 
-# %% ../nbs/21_trainer.ipynb #18ccc6df
+# %% ../nbs/21_trainer.ipynb #741bd1da
 @dataclass(frozen=True)
 class Recipe:
     "How one classifier is trained."
@@ -39,6 +40,7 @@ class Recipe:
     keep: str = "best"       # weights to keep: "best" on the validation split, or "last"
     check: int = 2           # epochs between two looks at the validation split
     min_steps: int = 0       # more epochs where fewer optimiser steps than these would be taken
+    terms: tuple = later(()) # entries of TERMS: what is added to the objective
 
 # %% ../nbs/21_trainer.ipynb #4fc3b9bb
 CIFAR = Recipe(epochs=200, batch=96, optimizer="sgd", lr=.025, schedule="cosine")
@@ -118,7 +120,7 @@ def make_optimizer(
     cosine = lambda: torch.optim.lr_scheduler.CosineAnnealingLR(opt, max(epochs, 1))
     return opt, lookup("schedule", recipe.schedule, {"cosine": cosine, "none": lambda: None})()
 
-# %% ../nbs/21_trainer.ipynb #63e0e473
+# %% ../nbs/21_trainer.ipynb #88bc7aa7
 class Cohort:
     "Networks of one kind that train in step, with stacked weights if there are several."
     def __init__(self, nets):
@@ -130,7 +132,7 @@ class Cohort:
 
     def __call__(self, x): # (m, n, c, h, w) -> (m, n, classes)
         "Logits of every network on its own batch."
-        if self.plain: return self.nets[0](x[0])[None]
+        if self.plain: self.features = self.nets[0].embed(x[0]); return self.nets[0].head(self.features)[None]
         call = lambda w, b, x: torch.func.functional_call(self.base, (w, b), (x,))
         return torch.func.vmap(call, randomness="different")(self.weights, self.buffers, x)
 
@@ -148,7 +150,7 @@ def fold_norms(
     from torch.fx.experimental.optimization import fuse
     return fuse(backbone).to(memory_format=torch.channels_last)
 
-# %% ../nbs/21_trainer.ipynb #82a24210
+# %% ../nbs/21_trainer.ipynb #6ec6ed59
 @dataclass(eq=False)
 class Fit:
     "A trained network and how it got there."
@@ -161,6 +163,7 @@ class Fit:
     checks: list = field(default_factory=list) # (epoch, validation accuracy)
     seconds: float = 0 # of training, shared by a cohort
     folded: nn.Module = None # the backbone for inference, once training is over
+    terms: list = field(default_factory=list) # what was added to the objective
 
 # %% ../nbs/21_trainer.ipynb #79a43c9c
 def _finite(losses, epoch, names):
@@ -170,20 +173,30 @@ def _finite(losses, epoch, names):
     if len(bad): raise UserError(f"Training {'/'.join(map(str, names[bad[0, 1]]))} stopped: the loss is not finite at epoch {epoch + 1}, step {int(bad[0, 0]) + 1}. Lower the learning rate, or look for broken images.")
     return losses.mean(0)
 
-# %% ../nbs/21_trainer.ipynb #ec469fce
-def _train_epoch(cohort, opt, sets, data, recipe, names, epoch, device, precision):
+# %% ../nbs/21_trainer.ipynb #fe5360e7
+def _objective(cohort, terms, x, y, logits, epoch, index):
+    "Cross-entropies of a batch, (m, n), and the scalar to step on."
+    losses = F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+    total = losses.mean(1).sum() if all(t.supervised for t in terms) else 0.
+    step = Step(x[0], y[0], cohort.features, logits[0].float(), losses[0], epoch, index) if terms else None
+    return losses.mean(1), total + sum(t.loss(step) for t in terms)
+
+# %% ../nbs/21_trainer.ipynb #494d0718
+def _train_epoch(cohort, opt, sets, data, recipe, names, epoch, device, precision, terms=()):
     "One epoch of every network of a cohort, each on its own images and labels; the losses of its steps."
     shuffles = [torch_stream(*n, "epoch", epoch, "shuffle") for n in names]
     noise = [torch_stream(*n, "epoch", epoch, "augment") for n in names]
     losses = []
-    for batches in zip(*[epoch_batches(len(s), recipe.batch, g) for s, g in zip(sets, shuffles)]):
+    for index, batches in enumerate(zip(*[epoch_batches(len(s), recipe.batch, g) for s, g in zip(sets, shuffles)])):
         parts = [s[b.to(s.x.device)] for s, b in zip(sets, batches)]
         x = [normalise(augment(p.x, recipe.augment, g), data.mean, data.std) for p, g in zip(parts, noise)]
         y = torch.stack([p.y for p in parts])
-        with autocast(device, precision): logits = cohort(x[0][None] if cohort.plain else torch.stack(x))
-        loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
-        loss.sum().backward()
+        with autocast(device, precision):
+            logits = cohort(x[0][None] if cohort.plain else torch.stack(x))
+            loss, total = _objective(cohort, terms, x, y, logits, epoch, index)
+        total.backward()
         opt.step(); opt.zero_grad()
+        for t in terms: t.after_step()
         losses.append(loss.detach())
     return losses
 
@@ -206,17 +219,25 @@ def _fresh(recipe, data, names, dropout, device, precision):
         fits.append(Fit(net.to(device), data.mean, data.std, device, precision))
     return fits
 
-# %% ../nbs/21_trainer.ipynb #0450f704
-def _fit_cohort(recipe, data, labelled, names, val, dropout, device, precision):
+# %% ../nbs/21_trainer.ipynb #bf5b97d4
+def _terms(classes, recipe, data, labelled, pool, fit, name, device):
+    "The terms of one network's objective."
+    if not classes: return []
+    job = Job(fit.net, data, labelled, np.arange(len(data.train)) if pool is None else pool, recipe, epochs_for(recipe, len(labelled)), device, name)
+    with seeded(*name, "terms", device=device): return [make(job) for make in classes]
+
+# %% ../nbs/21_trainer.ipynb #dd04b256
+def _fit_cohort(recipe, data, labelled, names, val, dropout, device, precision, terms, pools):
     "Train the networks of one cohort in step."
     start, fits, best = time.perf_counter(), _fresh(recipe, data, names, dropout, device, precision), [None] * len(names)
     cohort, sets = Cohort([f.net.train() for f in fits]), [data.train[l].to(device) for l in labelled]
     epochs = epochs_for(recipe, len(labelled[0]))
-    opt, schedule = make_optimizer(cohort.params, recipe, epochs)
+    fits[0].terms = _terms(terms, recipe, data, labelled[0], pools and pools[0], fits[0], names[0], device)
+    opt, schedule = make_optimizer(cohort.params + [p for t in fits[0].terms for p in t.parameters()], recipe, epochs)
     checking = recipe.keep == "best" and val is not None and len(val[0]) > 0
     with seeded(*names[0], "dropout", device=device):
         for epoch in range(epochs):
-            losses = _train_epoch(cohort, opt, sets, data, recipe, names, epoch, device, precision)
+            losses = _train_epoch(cohort, opt, sets, data, recipe, names, epoch, device, precision, fits[0].terms)
             for fit, l in zip(fits, _finite(losses, epoch, names)): fit.losses.append(float(l))
             if schedule: schedule.step()
             if checking and (epoch + 1 == epochs or (epoch + 1) % recipe.check == 0): _check(cohort, fits, best, data, val, epoch)
@@ -225,7 +246,7 @@ def _fit_cohort(recipe, data, labelled, names, val, dropout, device, precision):
         fit.folded, fit.seconds = fold_norms(net.eval().backbone), (time.perf_counter() - start) / len(fits)
     return fits
 
-# %% ../nbs/21_trainer.ipynb #85424642
+# %% ../nbs/21_trainer.ipynb #f407109f
 def fit_many(
     recipe:Recipe, # how to train
     data:Dataset, # its training part is the pool
@@ -236,23 +257,28 @@ def fit_many(
     device:str="auto", # where to train
     precision:str="auto", # "auto", "bf16" or "fp32"
     together:str|bool="auto", # stack networks with equally many labels: True, False, or where it is faster
+    terms:tuple=(), # of Term classes, added to those of the recipe
+    pools:list=None, # indices of the images whose sight is allowed to terms, a network each; default: the training part
 )->list: # of Fit
     "Train one network for each set of labelled images, from fresh weights."
     device, m = pick_device(device), len(labelled)
     labelled = [torch.as_tensor(np.asarray(l), dtype=torch.int64) for l in labelled]
     if together == "auto": together = device.startswith("cuda") or recipe.model in ("mlp", "linear")
-    groups = [range(m)] if together and len({len(l) for l in labelled}) == 1 else [[i] for i in range(m)]
-    return [f for g in groups for f in _fit_cohort(recipe, data, [labelled[i] for i in g], [names[i] for i in g], val and [val[i] for i in g], dropout, device, precision)]
+    terms = [lookup("term", t, TERMS) for t in recipe.terms] + list(terms)
+    groups = [range(m)] if together and not terms and len({len(l) for l in labelled}) == 1 else [[i] for i in range(m)]
+    take = lambda xs, g: xs and [xs[i] for i in g]
+    return [f for g in groups for f in _fit_cohort(recipe, data, take(labelled, g), take(names, g), take(val, g), dropout, device, precision, terms, take(pools, g))]
 
-# %% ../nbs/21_trainer.ipynb #126a9bcb
+# %% ../nbs/21_trainer.ipynb #49d37a6b
 @torch.inference_mode()
 def embed(
     fit:Fit, # a trained network
     images:Images, # what to look at
-    batch:int=512, # images at a time
+    batch:int=0, # images at a time; 0: 128 on a CPU, 1024 on a GPU
 )->torch.Tensor: # (n, width) float32, on the fit's device
     "Features of all images, in one pass of the backbone."
     net, out = fit.folded or fit.net.eval().backbone, torch.empty(len(images), fit.net.width, device=fit.device)
+    batch = batch or (1024 if fit.device.startswith("cuda") else 128)
     with autocast(fit.device, fit.precision):
         for i in range(0, len(images), batch):
             x = images.x[i:i + batch].to(fit.device, non_blocking=True)

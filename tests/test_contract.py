@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from initpools.core import UserError, stream
+from initpools.models import build
 from initpools.samplers import SAMPLERS
 from initpools.state import State
 from initpools.strategies import STRATEGIES
+from initpools.trainer import Fit, seeded
 
 RULES = {**{f"sampler {k}": (v.select, 0) for k, v in SAMPLERS.items()}, **{f"strategy {k}": (v.select, 8) for k, v in STRATEGIES.items()}}
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 N, C = 40, 4
+with seeded("contract"): MODEL = Fit(build("small_cnn", 1, 8, C).eval(), (.5,), (.25,), "cpu", "fp32")
 
 
 def softmax(z): return np.exp(z) / np.exp(z).sum(-1, keepdims=True)
@@ -30,14 +33,16 @@ def known(n=N, seed="pool"):
     spread = lambda m: softmax(logits[:, None] + .7 * g.normal(size=(n, m, C)))
     truth = np.arange(n) % C
     return dict(loss=g.random(n), features=g.normal(size=(n, 6)).astype(np.float32) + 3 * np.eye(6, dtype=np.float32)[truth], projection=g.normal(size=(n, 5)).astype(np.float32),
-                clusters=truth.copy(), truth=truth, logits=logits, probs=softmax(logits), mc_probs=spread(10), member_probs=spread(3))
+                clusters=truth.copy(), truth=truth, logits=logits, probs=softmax(logits), mc_probs=spread(10), member_probs=spread(3),
+                temperature=np.full(n, 1.7), predicted_loss=g.random(n), discrepancy=g.random(n), dirichlet=1 + g.gamma(1, size=(n, C)),
+                images=g.integers(0, 256, (n, 1, 8, 8)).astype(np.uint8), loss_rank=g.normal(size=n), critic=g.random(n))
 
 
 def state(labelled, views, order=None):
     "The pool, or the same pool with its images listed in another order."
     order = np.arange(len(views["loss"])) if order is None else order
     place = np.argsort(order)
-    return State(len(order), place[labelled], views["truth"][labelled], C, **{k: v[order] for k, v in views.items()})
+    return State(len(order), place[labelled], views["truth"][labelled], C, model=MODEL, **{k: v[order] for k, v in views.items()})
 
 
 @every_rule

@@ -138,3 +138,8 @@ def test_the_command_line(tmp_path):
     bad = ask("list", "sampler")
     assert bad.returncode == 1 and "Did you mean 'samplers'" in bad.stderr and "Traceback" not in bad.stderr
     assert "vae" in ask("list", "samplers").stdout
+
+
+def test_the_page_of_figures_is_fresh():
+    from initpools.gallery import make_gallery
+    assert make_gallery() == (ROOT/"figures"/"README.md").read_text(), "run make gallery"

@@ -175,7 +175,7 @@ def fit_scan(
     losses = train_epochs({"net": net, "first": first, "second": second, "before": before}, epoch, task.epochs + more, file, report)
     return losses, before.clusters.numpy() if more else None
 
-# %% ../../nbs/36_scan.ipynb #dac18637
+# %% ../../nbs/36_scan.ipynb #03d4fef7
 def train_scan(
     data:Dataset, # whose training images are clustered
     task:Task, # epochs, fidelity, seed, backbone
@@ -186,7 +186,7 @@ def train_scan(
     "Cluster the images by SCAN."
     how, k, y = settings(data), len(data.train.classes), data.train.y.numpy()
     first = replace(task, name="simclr", epochs=task.before or how.simclr * task.epochs, before=0)
-    net, info = simclr_net(data, first, file and Path(file).parent, device, report and (lambda text: report(f"SimCLR: {text}")))
+    net, info, _ = simclr_net(data, first, file and Path(file).parent, device, report and (lambda text: report(f"SimCLR: {text}")))
     start = embed_all(net if task.fidelity == "official" else net.backbone, data, device, unit=True)
     near = torch.from_numpy(knn(start, min(how.neighbours, len(start) - 1), device)[1])
     with seeded("scan", task.seed, data.name, "head"): net = nn.Sequential(net.backbone, nn.Linear(net.head[0].in_features, k)).to(device)

@@ -5,20 +5,23 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'Strategy']
 
-# %% ../../nbs/69_strategies.ipynb #2f895e9c
+# %% ../../nbs/69_strategies.ipynb #f95de50c
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable
 
 from ..samplers.typical import maxherding, probcover, typiclust
 from ..state import select_random
+from .adversarial import Critic, LossRanker, bim, deepfool, sraal, ta_vaal, vaal, waal
 from .bayesian import bald, batch_bald, dbal, mean_std, power_bald, variation_ratio
 from .committee import ens_bald, ens_lc, ens_me, ens_mm, ens_varr, vote_entropy
 from .coverage import cluster_margin, core_set, density_weighted, dropquery, kmeans_features, robust_core_set, tcm, uncertainty_herding
 from .gradient import badge, bait, contextual_diversity, egl
+from .learned import Calibration, Discrepancy, Evidential, LossPrediction, LossRanking, Snapshot, adaptive, cal, core_gcn, deal, discrepancy, learning_loss, uncertain_gcn
 from .submodular import facility_location, facility_location_mi, graph_cut, graph_cut_mi, log_det, log_det_mi
 from .uncertainty import least_confidence, max_entropy, min_margin
 
-# %% ../../nbs/69_strategies.ipynb #da2ce489
+# %% ../../nbs/69_strategies.ipynb #8cfc06de
 @dataclass(frozen=True)
 class Strategy:
     "How the next images are chosen."
@@ -26,14 +29,19 @@ class Strategy:
     title: str            # in figures
     dropout: bool = False # needs a dropout layer
     members: int = 1      # networks trained on the same images
+    terms: tuple = ()     # what is added to the training's objective
 
-# %% ../../nbs/69_strategies.ipynb #b24d5c91
+# %% ../../nbs/69_strategies.ipynb #a12759f8
 STRATEGIES = { # name -> entry
     "random":           Strategy(select_random, "Passive learning"),
     "least_confidence": Strategy(least_confidence, "Least confidence"),
     "max_entropy":      Strategy(max_entropy, "Max-entropy"),
     "min_margin":       Strategy(min_margin, "Min-margin"),
+    "least_confidence_t": Strategy(partial(least_confidence, temperature="view"), "Least confidence (calibrated)", terms=(Calibration,)),
+    "max_entropy_t":    Strategy(partial(max_entropy, temperature="view"), "Max-entropy (calibrated)", terms=(Calibration,)),
+    "min_margin_t":     Strategy(partial(min_margin, temperature="view"), "Min-margin (calibrated)", terms=(Calibration,)),
     "coreset":          Strategy(core_set, "Core-set (greedy)"),
+    "coreset_projection": Strategy(partial(core_set, view="projection"), "Core-set (projection)"),
     "dbal":             Strategy(dbal, "DBAL", dropout=True),
     "bald":             Strategy(bald, "BALD", dropout=True),
     "batch_bald":       Strategy(batch_bald, "BatchBALD", dropout=True),
@@ -58,12 +66,28 @@ STRATEGIES = { # name -> entry
     "tcm":              Strategy(tcm, "TCM"),
     "egl":              Strategy(egl, "EGL"),
     "badge":            Strategy(badge, "BADGE"),
+    "ask_n_learn":      Strategy(partial(badge, temperature="view"), "Ask-n-Learn", terms=(Calibration,)),
     "bait":             Strategy(bait, "BAIT"),
     "cdal":             Strategy(contextual_diversity, "Contextual diversity"),
+    "vaal":             Strategy(vaal, "VAAL"),
+    "ta_vaal":          Strategy(ta_vaal, "TA-VAAL", terms=(LossRanker,)),
+    "sraal":            Strategy(sraal, "SRAAL"),
+    "waal":             Strategy(waal, "WAAL", terms=(Critic,)),
+    "deepfool":         Strategy(deepfool, "DeepFool"),
+    "bim":              Strategy(bim, "BIM"),
     "facility_location": Strategy(facility_location, "Facility location"),
     "graph_cut":        Strategy(graph_cut, "Graph cut"),
     "log_det":          Strategy(log_det, "Log-determinant"),
     "flmi":             Strategy(facility_location_mi, "Facility location MI"),
     "gcmi":             Strategy(graph_cut_mi, "Graph cut MI"),
     "logdetmi":         Strategy(log_det_mi, "Log-determinant MI"),
+    "cal":              Strategy(cal, "CAL"),
+    "uncertain_gcn":    Strategy(uncertain_gcn, "UncertainGCN"),
+    "core_gcn":         Strategy(core_gcn, "CoreGCN"),
+    "learning_loss":    Strategy(learning_loss, "Learning loss", terms=(LossPrediction,)),
+    "loss_ranking":     Strategy(learning_loss, "TA loss ranking", terms=(LossRanking,)),
+    "deal":             Strategy(deal, "DEAL", terms=(Evidential,)),
+    "tod":              Strategy(discrepancy, "TOD (query alone)", terms=(Snapshot,)),
+    "tod_ssl":          Strategy(discrepancy, "TOD", terms=(Discrepancy,)),
+    "adaptive":         Strategy(adaptive, "Bandit over rules"),
 }

@@ -14,7 +14,7 @@ from ..datasets import Dataset
 from ..state import State
 from ..trainer import Fit, embed, mc_dropout, predict
 
-# %% ../../nbs/60_state.ipynb #b8dbb9ea
+# %% ../../nbs/60_state.ipynb #6ce0b003
 def model_state(
     fits, # a trained network, or several that form a committee; the first is the task model
     data:Dataset, # whose training part holds the pool
@@ -22,6 +22,7 @@ def model_state(
     labelled:np.ndarray, # (m,) positions in the pool
     name:tuple=(), # of the stream for dropout masks
     passes:int=25, # T
+    report=None, # function(text) for the progress of a rule that trains something
 )->State:
     "A state whose views come from a trained model."
     fits = [fits] if isinstance(fits, Fit) else list(fits)
@@ -40,5 +41,7 @@ def model_state(
                  logits=lambda: host(predict(fit, features())), probs=lambda: host(predict(fit, features()).softmax(1)))
     if fit.net.dropout.p: views["mc_probs"] = lambda: host(mc_dropout(fit, features(), passes, name))
     if len(fits) > 1: views["member_probs"] = lambda: np.stack([host(predict(f, features(i)).softmax(1)) for i, f in enumerate(fits)], 1)
+    views["images"] = lambda: images.x.cpu().numpy()
+    for term in fit.terms: views |= term.views(fit, images, features)
     labels = data.train.y[pool].cpu().numpy()[labelled]
-    return State(len(pool), labelled, labels, len(images.classes), **views)
+    return State(len(pool), labelled, labels, len(images.classes), model=fit, report=report, **views)

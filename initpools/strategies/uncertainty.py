@@ -94,7 +94,7 @@ def fit_temperature(
     nll = lambda t: -log_softmax(z / np.exp(t), axis=1)[np.arange(len(y)), y].mean()
     return float(np.exp(minimize_scalar(nll, bounds=np.log([low, high]), method="bounded", options=dict(xatol=1e-6)).x))
 
-# %% ../../nbs/61_uncertainty.ipynb #f28d8ba4
+# %% ../../nbs/61_uncertainty.ipynb #e8982250
 def model_probs(
     state:State, # with a view "probs", or "logits" where a temperature is given
     temperature:float|str=None, # None: "probs" as they are; a number: softmax(logits / T); "view": T is the view "temperature"
@@ -102,7 +102,7 @@ def model_probs(
     "The model's probabilities of the unlabelled images, checked."
     check_labels(state)
     if temperature is None: return check_probs(state("probs"), state.unlabelled)
-    t = float(np.squeeze(state.all("temperature"))) if temperature == "view" else float(temperature)
+    t = float(np.ravel(state.all("temperature"))[0]) if temperature == "view" else float(temperature)
     if not 0 < t < np.inf: raise UserError(f"A temperature is a positive number; {t} was given.")
     return check_probs(softmax(np.asarray(state("logits"), np.float64) / t, axis=1), state.unlabelled)
 

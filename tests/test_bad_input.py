@@ -1,0 +1,98 @@
+"""What a strategy cannot rank by is refused in one sentence, by every entry that reads it.
+
+Which views an entry reads is found out by watching it once, so that a new entry is tested without being named here.
+"""
+import re
+
+import numpy as np
+import pytest
+
+from initpools.core import UserError, stream
+from initpools.state import State
+from initpools.strategies import STRATEGIES
+from test_contract import N, known, state
+
+M = 8
+SPOKEN = ["probs", "mc_probs", "member_probs"] # views of probabilities
+SCORES = ["discrepancy", "predicted_loss"]     # one number an image, from a term of the training
+
+
+class Watched(State):
+    "A state that remembers which views were read."
+    def all(self, name):
+        self.__dict__.setdefault("read", set()).add(name)
+        return super().all(name)
+
+
+def reads(select):
+    views = known()
+    s = Watched(N, np.arange(M), views["truth"][:M], 4, **views)
+    select(s, 5, stream("watch"))
+    return s.__dict__.get("read", set())
+
+
+READS = {name: reads(entry.select) for name, entry in STRATEGIES.items()}
+
+
+def entries(*views): return pytest.mark.parametrize("name", [n for n, r in READS.items() if r & set(views)])
+def entries_and(views): return pytest.mark.parametrize("name,view", [(n, v) for n, r in READS.items() for v in views if v in r])
+
+
+def refused(name, s, k=5):
+    "The sentence with which an entry refuses."
+    with pytest.raises(UserError) as e: STRATEGIES[name].select(s, k, stream("bad"))
+    assert re.search(r"[.?!]$", str(e.value)) and len(str(e.value)) > 40, str(e.value)
+    return str(e.value)
+
+
+def test_the_watch_sees_something():
+    assert "probs" in READS["min_margin"] and "mc_probs" in READS["bald"] and "member_probs" in READS["ens_me"] and not READS["random"]
+
+
+@entries("probs", "logits", "mc_probs", "member_probs", "dirichlet", *SCORES)
+def test_one_class_only(name):
+    views = known()
+    s = State(N, np.arange(M), np.full(M, 2), 4, **views)
+    assert "class 2" in refused(name, s)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_fewer_unlabelled_than_asked_for(name):
+    s = state(np.arange(N - 3), known())
+    assert "3 or fewer" in refused(name, s, 4)
+
+
+@entries_and(SPOKEN)
+def test_probabilities_that_do_not_sum_to_one(name, view):
+    views = known()
+    assert "sum to one" in refused(name, state(np.arange(M), views | {view: 1.5 * views[view]}))
+
+
+@entries_and([*SPOKEN, *SCORES, "logits", "dirichlet", "features", "projection"])
+def test_not_a_number(name, view):
+    views = known()
+    broken = views[view].copy(); broken[17] = np.nan
+    assert re.search(r"NaN|infinit|finite", refused(name, state(np.arange(M), views | {view: broken})))
+
+
+@entries("mc_probs")
+def test_a_model_without_dropout(name):
+    views = known()
+    missing = {k: v for k, v in views.items() if k != "mc_probs"}
+    assert "dropout" in refused(name, State(N, np.arange(M), views["truth"][:M], 4, **missing))
+    assert "dropout" in refused(name, state(np.arange(M), views | dict(mc_probs=np.repeat(views["probs"][:, None], 10, 1))))
+
+
+@entries("member_probs")
+def test_a_committee_of_one(name):
+    views = known()
+    missing = {k: v for k, v in views.items() if k != "member_probs"}
+    assert "2 members" in refused(name, State(N, np.arange(M), views["truth"][:M], 4, **missing))
+    assert "2 committee members" in refused(name, state(np.arange(M), views | dict(member_probs=views["member_probs"][:, :1])))
+
+
+@entries_and(["temperature", "dirichlet", *SCORES])
+def test_a_view_that_the_training_did_not_give(name, view):
+    views = known()
+    missing = {k: v for k, v in views.items() if k != view}
+    assert f"no '{view}'" in refused(name, State(N, np.arange(M), views["truth"][:M], 4, **missing))
