@@ -3,7 +3,8 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import papermill
@@ -65,30 +66,34 @@ def test_every_template_refuses_unknown_parameters(template):
     assert f'check_parameters(globals(), "{template}")' in code[1]
 
 
+def twice(template, folder):
+    "Execute a template twice with the same parameters into a folder; what went wrong, or nothing."
+    name = f"smoke_{template}"
+    os.environ |= {"INITPOOLS_DATA": str(folder/"data"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    folder.mkdir()
+    try:
+        for turn in ("one", "two"):
+            run_figure(template, dict(SMALL[template], name=name), folder/f"{turn}.ipynb")
+            for end in ("svg", "png", "csv"): (ROOT/"figures"/f"{name}.{end}").rename(folder/f"{turn}.{end}")
+    except UserError as e: return str(e)
+    finally:
+        for f in (ROOT/"figures").glob(f"{name}.*"): f.unlink()
+
+
 @pytest.fixture(scope="module")
-def smoked(tmp_path_factory):
-    "Every small template, executed twice; two templates at a time."
+def smoked(request, tmp_path_factory):
+    "The small templates asked for, each executed twice; two templates at a time."
     home = tmp_path_factory.mktemp("smoke")
-    def twice(template):
-        folder, name = home/template, f"smoke_{template}"
-        folder.mkdir()
-        code = f"""from pathlib import Path
-from initpools.figure import run_figure
-for turn in ("one", "two"):
-    run_figure({template!r}, {dict(SMALL[template], name=name)!r}, Path({str(folder)!r})/f"{{turn}}.ipynb")
-    for end in ("svg", "png", "csv"): Path({str(ROOT)!r}, "figures", f"{name}.{{end}}").rename(Path({str(folder)!r})/f"{{turn}}.{{end}}")"""
-        env = {**os.environ, "INITPOOLS_DATA": str(folder/"data"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        try: return folder, subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True)
-        finally:
-            for f in (ROOT/"figures").glob(f"{name}.*"): f.unlink()
-    with ThreadPoolExecutor(2) as workers: return dict(zip(SMALL, workers.map(twice, SMALL)))
+    wanted = [i.callspec.params["template"] for i in request.session.items if getattr(i, "originalname", "") == "test_small_templates_twice"]
+    with ProcessPoolExecutor(2, get_context("spawn")) as workers:
+        return {t: (home/t, error) for t, error in zip(wanted, workers.map(twice, wanted, [home/t for t in wanted]))}
 
 
 @pytest.mark.parametrize("template", SMALL)
 def test_small_templates_twice(smoked, template):
     "The same parameters, the same bytes: the second time with the pretext tasks from the cache."
-    folder, done = smoked[template]
-    assert done.returncode == 0, done.stderr[-2000:]
+    folder, error = smoked[template]
+    assert error is None, error
     for end in ("ipynb", "svg", "png", "csv"): assert (folder/f"one.{end}").read_bytes() == (folder/f"two.{end}").read_bytes(), end
     cells = json.loads((folder/"one.ipynb").read_text())["cells"]
     verdict = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Verdict"))
