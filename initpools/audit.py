@@ -6,7 +6,7 @@
 __all__ = ['LOOK', 'part', 'released_cut', 'released_entropy', 'released_split', 'released_shares', 'continue_fit',
            'seen_cropped', 'fit_vae', 'vae_terms', 'first_accuracies', 'shared', 'headline']
 
-# %% ../nbs/85_audit.ipynb #77de0ffc
+# %% ../nbs/85_audit.ipynb #109b3545
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from .datasets import Dataset, Images
 from .lab.execute import cpu_name
 from .pretext.vae import KL_WEIGHT, VAE, batch_loss, kl_divergence, targets
 from .subsets import stratified
-from .trainer import Cohort, _fresh, _train_epoch, autocast, epochs_for, evaluate, fit_many, fold_norms, make_optimizer, seeded
+from .trainer import Cohort, _begin, _train_epoch, autocast, epochs_for, evaluate, fit_many, fold_norms, make_optimizer, seeded
 
 # %% ../nbs/85_audit.ipynb #77344a7e
 def part(
@@ -76,7 +76,7 @@ def released_shares(
     each = [rng.permutation(np.flatnonzero(ids == c))[:k // len(kept)] for c in kept]
     return np.concatenate(each), np.flatnonzero(~np.isin(ids, kept))
 
-# %% ../nbs/85_audit.ipynb #d44a6d57
+# %% ../nbs/85_audit.ipynb #2dbcc8ab
 def continue_fit(
     recipe, # how to train
     data:Dataset, # its training part is the pool
@@ -86,7 +86,7 @@ def continue_fit(
     device:str="cpu", # where to train
 )->tuple: # Fit, optimiser
     "One round of training that goes on where the last one stopped."
-    fit = before[0] if before else _fresh(recipe, data, [name], 0, device, "auto")[0]
+    fit = before[0] if before else _begin(recipe, data, [name], 0, device, "auto", None)[0]
     cohort, epochs = Cohort([fit.net.train()]), epochs_for(recipe, len(labelled))
     opt, schedule = make_optimizer(cohort.params, recipe, epochs)
     if before: opt.state = before[1].state

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['YIQ', 'STRONG', 'AUGMENTS', 'random_flip', 'random_crop', 'random_resized_crop', 'luma', 'recolour', 'colour_jitter',
            'random_grey', 'blur', 'random_blur', 'warp', 'affine', 'autocontrast', 'equalise', 'sharpen', 'cutout',
-           'random_strong', 'augment', 'normalise']
+           'random_operations', 'random_strong', 'rand_augment', 'augment', 'normalise']
 
 # %% ../nbs/12_augment.ipynb #ded6ffcb
 import torch
@@ -200,7 +200,7 @@ STRONG = { # name -> function(float batch, magnitudes from -1 to 1) -> float bat
     "translate_y": lambda x, m: warp(x, affine(.6 * m, {(1, 2): lambda m: m})),
 }
 
-# %% ../nbs/12_augment.ipynb #9200d05f
+# %% ../nbs/12_augment.ipynb #e9678c8a
 def cutout(
     x:torch.Tensor, # (n, c, h, w)
     g:torch.Generator, # the draw
@@ -212,21 +212,42 @@ def cutout(
     rows, cols = (((torch.arange(s, device=x.device) + .5) / s - c).abs() < share / 2 for s, c in zip((h, w), u))
     return torch.where((rows[:, :, None] & cols[:, None])[:, None], torch.full_like(x, 128), x)
 
+# %% ../nbs/12_augment.ipynb #5eaf5aaa
+def random_operations(
+    x:torch.Tensor, # (n, c, h, w)
+    g:torch.Generator, # the draw
+    count:int, # operations on each image
+    magnitude:float=None, # of every operation, from 0 to 1, with a random sign; default: uniform from -1 to 1
+)->torch.Tensor: # same shape, float
+    "Operations of STRONG, drawn for each image."
+    y = x.to(torch.float32, copy=True)
+    for _ in range(count):
+        which = torch.randint(len(STRONG), (len(x),), generator=g, device=g.device).to(x.device)
+        m = 2 * torch.rand(len(x), generator=g, device=g.device).to(x.device) - 1
+        if magnitude is not None: m = magnitude * m.sign()
+        for i, f in enumerate(STRONG.values()):
+            if len(rows := (which == i).nonzero()[:, 0]): y[rows] = f(y[rows], m[rows]).clamp(0, 255)
+    return y
+
 def random_strong(
     x:torch.Tensor, # (n, c, h, w)
     g:torch.Generator, # the draw
     count:int=4, # operations on each image; SCAN's 4
 )->torch.Tensor: # same shape and type
     "Operations of STRONG, drawn with their magnitudes for each image, then cutout."
-    y = x.to(torch.float32, copy=True)
-    for _ in range(count):
-        which = torch.randint(len(STRONG), (len(x),), generator=g, device=g.device).to(x.device)
-        m = 2 * torch.rand(len(x), generator=g, device=g.device).to(x.device) - 1
-        for i, f in enumerate(STRONG.values()):
-            if len(rows := (which == i).nonzero()[:, 0]): y[rows] = f(y[rows], m[rows]).clamp(0, 255)
-    return _like(cutout(y, g), x)
+    return _like(cutout(random_operations(x, g, count), g), x)
 
-# %% ../nbs/12_augment.ipynb #00f14650
+# %% ../nbs/12_augment.ipynb #1a28e56e
+def rand_augment(
+    x:torch.Tensor, # (n, c, h, w)
+    g:torch.Generator, # the draw
+    count:int=2, # N, operations on each image
+    magnitude:float=.3, # M / 30, the same for all
+)->torch.Tensor: # same shape and type
+    "RandAugment: operations drawn for each image, all of one magnitude."
+    return _like(random_operations(x, g, count, magnitude), x)
+
+# %% ../nbs/12_augment.ipynb #f6a89fcb
 AUGMENTS = { # name -> function(batch of bytes, generator) -> batch of bytes
     "flip": random_flip,
     "crop": random_crop,
@@ -234,6 +255,7 @@ AUGMENTS = { # name -> function(batch of bytes, generator) -> batch of bytes
     "jitter": colour_jitter,
     "grey": random_grey,
     "blur": random_blur,
+    "randaugment": rand_augment,
     "strong": random_strong,
     "cutout": cutout,
 }

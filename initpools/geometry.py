@@ -298,17 +298,16 @@ def cosine():
         return u, u, lambda t: t.relu_()
     return prepare
 
-# %% ../nbs/25_geometry.ipynb #9aecab81
+# %% ../nbs/25_geometry.ipynb #1d059085
 def _on_cores(
     work, # function(part)
     parts:list, # what there is to do
     device:str, # a GPU does the parts one after the other
 )->list: # of results, in the order of the parts
     "The work on every part, each core taking parts of its own."
-    cores = min(torch.get_num_threads(), len(parts))
-    if cores < 2 or device != "cpu": return list(map(work, parts))
+    if device != "cpu": return list(map(work, parts))
     from threadpoolctl import threadpool_limits
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores) as pool: return list(pool.map(work, parts))
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool: return list(pool.map(work, parts))
 
 # %% ../nbs/25_geometry.ipynb #07c3236b
 def _overlap(left, right, act, low, span, w):

@@ -33,7 +33,7 @@ def known(n=N, seed="pool"):
     spread = lambda m: softmax(logits[:, None] + .7 * g.normal(size=(n, m, C)))
     truth = np.arange(n) % C
     return dict(loss=g.random(n), features=g.normal(size=(n, 6)).astype(np.float32) + 3 * np.eye(6, dtype=np.float32)[truth], projection=g.normal(size=(n, 5)).astype(np.float32),
-                clusters=truth.copy(), truth=truth, logits=logits, probs=softmax(logits), mc_probs=spread(10), member_probs=spread(3),
+                clusters=truth.copy(), dynamics=g.random((n, 2)), truth=truth, logits=logits, probs=softmax(logits), mc_probs=spread(10), member_probs=spread(3),
                 temperature=np.full(n, 1.7), predicted_loss=g.random(n), discrepancy=g.random(n), dirichlet=1 + g.gamma(1, size=(n, C)),
                 images=g.integers(0, 256, (n, 1, 8, 8)).astype(np.uint8), loss_rank=g.normal(size=n), critic=g.random(n))
 
@@ -67,6 +67,28 @@ def test_everything(rule):
     select, m = rule
     s = state(np.arange(m), known())
     assert set(np.asarray(select(s, N - m, stream("all"))).tolist()) == set(s.unlabelled.tolist())
+
+
+every_sampler = pytest.mark.parametrize("select", [v.select for v in SAMPLERS.values()], ids=SAMPLERS)
+
+
+@every_sampler
+@pytest.mark.parametrize("distinct", [1, 10])
+def test_samplers_and_images_that_are_alike(select, distinct):
+    "Every image several times, or all images the same."
+    views = {k: v[np.arange(N) % distinct] for k, v in known().items()}
+    for k in (1, 12, N - 3): assert len(set(np.asarray(select(state(np.arange(3), views), k, stream("alike", k))).tolist())) == k
+
+
+@every_sampler
+@pytest.mark.parametrize("view", ["loss", "features", "dynamics"])
+def test_samplers_and_a_view_with_a_hole(select, view):
+    "A sampler that reads the view names the first bad image; another does not notice."
+    whole, broken = known(), known()
+    broken[view][[5, 9]] = np.nan
+    pick = lambda views: np.asarray(select(state(np.arange(0), views), 7, stream("hole"))).tolist()
+    try: assert pick(broken) == pick(whole)
+    except UserError as e: assert "image 5" in str(e)
 
 
 @every_rule

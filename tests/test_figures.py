@@ -11,7 +11,7 @@ import papermill
 import pytest
 import yaml
 
-from initpools.core import UserError
+from initpools.core import UserError, lookup
 from initpools.figure import check_names, declared, read_parameters, run_figure, templates
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +36,8 @@ SMALL = { # template -> parameters that make it a matter of seconds
 
 
 def template_of(file):
-    "The template that a parameter file is for: the longest whose name it begins with, else the learning curves."
+    "The template that a parameter file is for: the longest whose name it begins with, else pools or learning curves by what it sets."
+    if "budgets" in read_parameters([file]): return "initial_pools"
     return max((t for t in templates() if file.stem.startswith(t)), key=len, default="learning_curves")
 
 
@@ -48,6 +49,13 @@ def test_parameter_files_fit_the_template(file):
     check_names(params, known)
     kinds = dict(str=str, int=int, float=(int, float), bool=bool, list=list, dict=dict)
     assert not {k: v for k, v in params.items() if not isinstance(v, kinds[known[k]["inferred_type_name"]])}
+
+
+@pytest.mark.parametrize("file", [p for p in PARAMS if template_of(p) == "initial_pools"], ids=lambda p: p.stem)
+def test_samplers_of_pools_are_known(file):
+    from initpools.samplers import SAMPLERS
+    params = read_parameters([file])
+    for s in (*params["samplers"], *params["reads"]): lookup("sampler", s, SAMPLERS)
 
 
 @pytest.mark.parametrize("file", [p for p in PARAMS if template_of(p) == "learning_curves"], ids=lambda p: p.stem)

@@ -33,7 +33,7 @@ class Pretext:
 
     def views(self): return {k: v for k in ("loss", "features", "clusters", "dynamics") if (v := getattr(self, k)) is not None}
 
-# %% ../../nbs/30_pretext.ipynb #5c17d285
+# %% ../../nbs/30_pretext.ipynb #a8283a79
 @dataclass(frozen=True)
 class Task:
     "One pretext artefact."
@@ -44,7 +44,7 @@ class Task:
     backbone: str = later("") # an entry of MODELS, or pretrained weights; default: the task's own choice
     before: int = later(0)  # epochs of the task it starts from (SCAN: SimCLR's); default: the task's own choice
 
-VERSIONS = {"simclr": 2} # task -> how often what it leaves behind has changed; 1 where it has not
+VERSIONS = {"simclr": 2, "scan": 2} # task -> how often what it leaves behind has changed; 1 where it has not
 
 def task_key(
     task:Task, # the artefact

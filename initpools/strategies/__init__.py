@@ -31,7 +31,7 @@ class Strategy:
     members: int = 1      # networks trained on the same images
     terms: tuple = ()     # what is added to the training's objective
 
-# %% ../../nbs/69_strategies.ipynb #a12759f8
+# %% ../../nbs/69_strategies.ipynb #c5f9bd6d
 STRATEGIES = { # name -> entry
     "random":           Strategy(select_random, "Passive learning"),
     "least_confidence": Strategy(least_confidence, "Least confidence"),
@@ -54,6 +54,10 @@ STRATEGIES = { # name -> entry
     "ens_mm":           Strategy(ens_mm, "ENS-MM", members=3),
     "vote_entropy":     Strategy(vote_entropy, "Vote entropy", members=3),
     "ens_bald":         Strategy(ens_bald, "ENS-BALD", members=3),
+}
+
+# %% ../../nbs/69_strategies.ipynb #3567ff60
+STRATEGIES |= {
     "robust_coreset":   Strategy(robust_core_set, "Core-set (robust)"),
     "kmeans":           Strategy(kmeans_features, "k-means"),
     "density_weighted": Strategy(density_weighted, "Density-weighted"),
