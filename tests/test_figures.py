@@ -1,7 +1,10 @@
 "Figure templates run at smoke size, refuse what they do not know, and give the same bytes twice."
+import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import papermill
@@ -15,20 +18,99 @@ ROOT = Path(__file__).resolve().parents[1]
 SMOKE = dict(name="smoke", samplers=["random", "kmeans"], strategies=["random", "min_margin"], seeds=2, initial=10, budget=10, queries=1, pretext_epochs=1, workers=1)
 
 
-@pytest.mark.parametrize("file", sorted((ROOT/"nbs"/"figures"/"params").glob("*.yml")), ids=lambda p: p.stem)
+PARAMS = sorted((ROOT/"nbs"/"figures"/"params").glob("*.yml"))
+SMALL = { # template -> parameters that make it a matter of seconds
+    "audit_simclr_score": dict(datasets={"digits": [2, 20]}, seeds=2),
+    "audit_best_weights": dict(datasets={"digits": [20]}, epochs=6, seeds=2),
+    "audit_warm_start": dict(n=200, tests=100, epochs=3, pretext_epochs=2, rounds=2),
+    "audit_random_crops": dict(datasets={"digits": 40}, epochs=4, draws=2, pool=100, query=10),
+    "audit_vae_tanh": dict(datasets={"digits": [200, 20]}, epochs=2),
+    "audit_validation_splits": dict(datasets={"digits": ["vae", 2, "", 60]}, labels=40, seeds=2),
+    "audit_clusters": dict(datasets={"digits": [2, 60]}),
+    "audit_variation_ratio": dict(datasets={"digits": [20, 20]}, epochs=4, pool=300),
+    "audit_nan_entropy": dict(datasets={"digits": [40, 8]}, pool=200),
+    "audit_one_seed": dict(datasets={"digits": ["vae", 2, "", 20]}, pools=2, weights=2),
+    "table_1": dict(),
+    "table_2": dict(datasets={"digits": [1, 2, "small_cnn"]}),
+}
+
+
+def template_of(file):
+    "The template that a parameter file is for: the longest whose name it begins with, else pools or learning curves by what it sets."
+    if "budgets" in read_parameters([file]): return "initial_pools"
+    return max((t for t in templates() if file.stem.startswith(t)), key=len, default="learning_curves")
+
+
+@pytest.mark.parametrize("file", PARAMS, ids=lambda p: p.stem)
 def test_parameter_files_fit_the_template(file):
     params = read_parameters([file])
     assert params["name"] == file.stem
-    if "budgets" in params:
-        check_names(params, declared(templates()["initial_pools"]))
-        from initpools.samplers import SAMPLERS
-        return [lookup("sampler", s, SAMPLERS) for s in (*params["samplers"], *params["reads"])]
-    check_names(params, declared(templates()["learning_curves"]))
+    known = declared(templates()[template_of(file)])
+    check_names(params, known)
+    kinds = dict(str=str, int=int, float=(int, float), bool=bool, list=list, dict=dict)
+    assert not {k: v for k, v in params.items() if not isinstance(v, kinds[known[k]["inferred_type_name"]])}
+
+
+@pytest.mark.parametrize("file", [p for p in PARAMS if template_of(p) == "initial_pools"], ids=lambda p: p.stem)
+def test_samplers_of_pools_are_known(file):
+    from initpools.samplers import SAMPLERS
+    params = read_parameters([file])
+    for s in (*params["samplers"], *params["reads"]): lookup("sampler", s, SAMPLERS)
+
+
+@pytest.mark.parametrize("file", [p for p in PARAMS if template_of(p) == "learning_curves"], ids=lambda p: p.stem)
+def test_grids_of_learning_curves_are_sound(file):
+    params = read_parameters([file])
     from initpools.lab.grid import check_axes, choose_recipe, make_budgets
     check_axes(params["samplers"], params["strategies"], params["seeds"])
     make_budgets(50_000, params["initial"], params["budget"], params["queries"])
     choose_recipe(params["dataset"], params.get("recipe", "auto"), params.get("quick", False), "paper")
-    assert params["name"] == file.stem
+
+
+@pytest.mark.parametrize("template", sorted(templates(ROOT)))
+def test_every_template_refuses_unknown_parameters(template):
+    with pytest.raises(UserError, match="There is no parameter"): run_figure(template, dict(sede=1))
+    code = ["".join(c["source"]) for c in json.loads(templates(ROOT)[template].read_text())["cells"] if c["cell_type"] == "code"]
+    assert f'check_parameters(globals(), "{template}")' in code[1]
+
+
+def twice(template, folder):
+    "Execute a template twice with the same parameters into a folder; what went wrong, or nothing."
+    name = f"smoke_{template}"
+    os.environ |= {"INITPOOLS_DATA": str(folder/"data"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    folder.mkdir()
+    try:
+        for turn in ("one", "two"):
+            run_figure(template, dict(SMALL[template], name=name), folder/f"{turn}.ipynb")
+            for end in ("svg", "png", "csv"): (ROOT/"figures"/f"{name}.{end}").rename(folder/f"{turn}.{end}")
+    except UserError as e: return str(e)
+    finally:
+        for f in (ROOT/"figures").glob(f"{name}.*"): f.unlink()
+
+
+@pytest.fixture(scope="module")
+def smoked(request, tmp_path_factory):
+    "The small templates asked for, each executed twice; two templates at a time."
+    home = tmp_path_factory.mktemp("smoke")
+    wanted = [i.callspec.params["template"] for i in request.session.items if getattr(i, "originalname", "") == "test_small_templates_twice"]
+    with ProcessPoolExecutor(2, get_context("spawn")) as workers:
+        return {t: (home/t, error) for t, error in zip(wanted, workers.map(twice, wanted, [home/t for t in wanted]))}
+
+
+@pytest.mark.parametrize("template", SMALL)
+def test_small_templates_twice(smoked, template):
+    "The same parameters, the same bytes: the second time with the pretext tasks from the cache."
+    folder, error = smoked[template]
+    assert error is None, error
+    for end in ("ipynb", "svg", "png", "csv"): assert (folder/f"one.{end}").read_bytes() == (folder/f"two.{end}").read_bytes(), end
+    cells = json.loads((folder/"one.ipynb").read_text())["cells"]
+    verdict = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Verdict"))
+    says = "".join(o.get("text", [""])[0] for c in cells[verdict:] for o in c.get("outputs", []))
+    assert says and "nan" not in says, says
+
+
+def test_every_audit_page_is_run():
+    assert {t for t in templates(ROOT) if t.startswith("audit_")} <= set(SMALL)
 
 
 def test_learning_curves_twice(tmp_path, monkeypatch):
