@@ -6,7 +6,7 @@
 __all__ = ['Progress', 'in_this_process', 'in_processes', 'pick_executor', 'execute', 'check_runs', 'make_ready',
            'wait_for_others', 'settle']
 
-# %% ../../nbs/84_execute.ipynb #562111b5
+# %% ../../nbs/84_execute.ipynb #e807ed16
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +17,7 @@ from ..active import learn_many
 from ..core import UserError, canonical, pick_device
 from .cluster import on_cluster
 from .store import Store
-from .work import GIVEN_UP, How, Patience, artefacts_of, batches, do_share, load_once, make_artefact
+from .work import GIVEN_UP, How, Patience, artefacts_of, batches, cpu_name, do_share, load_once, make_artefact, provenance
 
 # %% ../../nbs/84_execute.ipynb #0650a472
 class Progress:
@@ -75,7 +75,7 @@ def in_this_process(
     torch.set_num_threads(before)
     return outcomes
 
-# %% ../../nbs/84_execute.ipynb #e4b13da2
+# %% ../../nbs/84_execute.ipynb #7090e2cd
 def _start(queue, threads):
     "Prepare a worker process."
     global _queue
@@ -87,26 +87,16 @@ def _job(function, item, how):
     "What a worker process does."
     return function(item, how, lambda n, note: _queue.put((n, note)))
 
-def _pool(function, items, how, tell, workers, patience):
-    "Do jobs in worker processes; their outcomes."
-    context, outcomes, left = get_context("spawn"), {}, dict(enumerate(items))
-    while left:
-        told, ended = context.SimpleQueue(), SimpleQueue()
-        with ProcessPoolExecutor(min(workers, len(left)), context, _start, (told, how.threads)) as pool:
-            futures = {pool.submit(_job, function, item, how): i for i, item in left.items()}
-            for f in futures: f.add_done_callback(ended.put)
-            while futures or not told.empty():
-                while not told.empty(): tell(*told.get())
-                while not ended.empty():
-                    i = futures.pop(f := ended.get())
-                    if (error := f.exception()) is None: outcomes[i] = f.result()
-                    elif not isinstance(error, BrokenProcessPool): outcomes[i] = error
-                    elif patience.lost(left[i]): outcomes[i] = UserError(GIVEN_UP)
-                time.sleep(.02)
-        left = {i: item for i, item in left.items() if i not in outcomes}
-    return [outcomes[i] for i in sorted(outcomes)]
+def _send(pool, jobs, how, outcomes, sent, futures, ended):
+    "Give the pool every job whose artefacts are made; a job whose artefact could not be made shares its error."
+    for name, (function, item, needs) in jobs.items():
+        if name in sent or name in outcomes or any(n not in outcomes for n in needs): continue
+        if failed := [outcomes[n] for n in needs if isinstance(outcomes[n], Exception)]: outcomes[name] = failed[0]; continue
+        f = pool.submit(_job, function, item, how)
+        sent.add(name); futures[f] = name
+        f.add_done_callback(ended.put)
 
-# %% ../../nbs/84_execute.ipynb #b83e7648
+# %% ../../nbs/84_execute.ipynb #1963c370
 def in_processes(
     shares:list, # of lists of Run
     how:How, # where and how
@@ -114,11 +104,28 @@ def in_processes(
     workers:int, # processes
     patience:Patience, # says when to give up
 )->list: # outcomes: lists of the runs left to other executions, or errors
-    "Do shares, and before them the artefacts they need, in processes of this machine."
-    wanted = artefacts_of(sum(shares, []))
-    broken = {w: o for w, o in zip(wanted, _pool(make_artefact, wanted, how, tell, workers, patience)) if isinstance(o, Exception)}
-    fit = [s for s in shares if not broken.keys() & artefacts_of(s)]
-    return [*broken.values(), *_pool(do_share, fit, how, tell, workers, patience)]
+    "Do shares, each as soon as its artefacts are made, in processes of this machine."
+    context, outcomes = get_context("spawn"), {}
+    jobs = {w: (make_artefact, w, ()) for w in artefacts_of(sum(shares, []))} | {i: (do_share, s, artefacts_of(s)) for i, s in enumerate(shares)}
+    while len(outcomes) < len(jobs):
+        told, ended, sent, futures = context.SimpleQueue(), SimpleQueue(), set(), {}
+        with ProcessPoolExecutor(min(workers, len(jobs) - len(outcomes)), context, _start, (told, how.threads)) as pool:
+            _send(pool, jobs, how, outcomes, sent, futures, ended)
+            while futures or not told.empty():
+                while not told.empty(): tell(*told.get())
+                while not ended.empty(): _settle(pool, jobs, how, outcomes, sent, futures, ended, patience)
+                time.sleep(.02)
+    return [outcomes[i] for i in range(len(shares))]
+
+def _settle(pool, jobs, how, outcomes, sent, futures, ended, patience):
+    "Note how a job has ended; after an artefact, send what has waited for it."
+    name = futures.pop(f := ended.get())
+    if (error := f.exception()) is None: outcomes[name] = f.result()
+    elif not isinstance(error, BrokenProcessPool): outcomes[name] = error
+    elif patience.lost(jobs[name][1]): outcomes[name] = UserError(GIVEN_UP)
+    if isinstance(name, tuple) and name in outcomes:
+        try: _send(pool, jobs, how, outcomes, sent, futures, ended)
+        except BrokenProcessPool: pass # the next pool gets them
 
 # %% ../../nbs/84_execute.ipynb #c124fb31
 def pick_executor(
