@@ -6,13 +6,13 @@
 __all__ = ['CHILD', 'small_grid', 'begun', 'begin', 'lines', 'kept', 'leftovers', 'kill', 'kill_test', 'race', 'starve', 'shoot',
            'pretend', 'many_runs']
 
-# %% ../../nbs/86_faults.ipynb #9285d651
+# %% ../../nbs/86_faults.ipynb #626b8d99
 import os, random, resource, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 
 from ..active import Round
-from ..core import UserError, repo_root, stream
+from ..core import UserError, repo_root
 from .execute import execute
 from .grid import grid
 from .store import Store, diff
@@ -27,7 +27,7 @@ def small_grid(
     runs = grid(samplers=["random", "vae"], strategies=["random", "min_margin", "dbal"], seeds=seeds, initial=10, budget=10, queries=queries, pretext_epochs=3)
     return [replace(r, recipe=replace(r.recipe, epochs=3, min_steps=0)) for r in runs]
 
-# %% ../../nbs/86_faults.ipynb #1d329dbb
+# %% ../../nbs/86_faults.ipynb #cab7e8a1
 CHILD = """
 import sys, torch
 from initpools.lab.execute import execute
@@ -42,7 +42,7 @@ def begun(
     "What a process does that is going to be disturbed."
     folder, seeds, queries, executor, largest = args
     if int(largest): resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest), int(largest)))
-    print("ready", flush=True)
+    print("ready", flush=True); sys.stdin.readline()
     try: execute(small_grid(int(seeds), int(queries)), Store(folder), executor, device="cpu")
     except UserError as e: sys.exit(str(e))
 
@@ -52,11 +52,13 @@ def begin(
     queries:int=2, # of the grid
     executor:str="local", # where it executes
     largest:int=0, # bytes that a file may have, in place of a full disk; 0 for any
+    go:bool=True, # at once; otherwise when it is written a line
 ): # -> subprocess.Popen
     "Start another process that executes the small grid."
     env = {**os.environ, "INITPOOLS_DATA": str(Path(folder).parent/"data"), "PYTHONPATH": f"{repo_root()}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
-    p = subprocess.Popen([sys.executable, "-c", CHILD, str(folder), str(seeds), str(queries), executor, str(largest)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, "-c", CHILD, str(folder), str(seeds), str(queries), executor, str(largest)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
     if p.stdout.readline() != "ready\n": raise RuntimeError(p.communicate()[1])
+    if go: p.stdin.write("\n")
     return p
 
 # %% ../../nbs/86_faults.ipynb #1f8638d7
@@ -96,7 +98,7 @@ def kill(
     p.send_signal(signal.SIGKILL); p.wait()
     return "killed while writing" if part else "killed"
 
-# %% ../../nbs/86_faults.ipynb #579e96c4
+# %% ../../nbs/86_faults.ipynb #18a1c77d
 def kill_test(
     folder:Path, # an empty folder
     whole:Store, # the same grid, undisturbed
@@ -117,10 +119,10 @@ def kill_test(
             if p.returncode: raise RuntimeError(p.stderr.read())
             rows[-1] |= dict(differ=len(diff(whole, store)), leftovers=leftovers(store)); number += 1
             store = Store(Path(folder)/f"{number}"/"store")
-        p.stdout.close(); p.stderr.close()
+        for pipe in (p.stdin, p.stdout, p.stderr): pipe.close()
     return rows
 
-# %% ../../nbs/86_faults.ipynb #8b693c2c
+# %% ../../nbs/86_faults.ipynb #555de88e
 def race(
     folder:Path, # an empty folder
     processes:int=4, # at once
@@ -128,7 +130,8 @@ def race(
     queries:int=2, # of the grid
 )->list: # rounds done by each
     "Execute one grid by several processes at once."
-    started = [begin(Path(folder)/"store", seeds, queries) for _ in range(processes)]
+    started = [begin(Path(folder)/"store", seeds, queries, go=False) for _ in range(processes)]
+    for p in started: p.stdin.write("\n")
     said = [p.communicate()[1] for p in started]
     for p, text in zip(started, said):
         if p.returncode: raise RuntimeError(text)
@@ -162,7 +165,7 @@ def shoot(
         except ProcessLookupError: continue
     return times
 
-# %% ../../nbs/86_faults.ipynb #354910ba
+# %% ../../nbs/86_faults.ipynb #68e1a712
 def pretend(
     runs:list, # of Run
     data, # not looked at
@@ -172,8 +175,8 @@ def pretend(
     "Rounds of no cost, in place of `learn_many`."
     for run in runs:
         for i in range(len(finished[run.key]), len(run.budgets)):
-            picks = tuple(stream(*run.block, i, "pretended").choice(60_000, 2 * run.budgets[i], replace=False).tolist())
-            yield run, Round(i, picks[::2], picks[1::2], .5, (.5,) * 10, sum(run.budgets[:i + 1]), .1, dict(train=0., test=0., predict=0., select=0.))
+            n = run.budgets[i]
+            yield run, Round(i, tuple(range(i * n, (i + 1) * n)), tuple(range((i + 1) * n, (i + 2) * n)), .5, (.5,) * 10, sum(run.budgets[:i + 1]), .1, dict(train=0., test=0., predict=0., select=0.))
 
 def many_runs(
     n:int, # runs
