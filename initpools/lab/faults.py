@@ -27,7 +27,7 @@ def small_grid(
     runs = grid(samplers=["random", "vae"], strategies=["random", "min_margin", "dbal"], seeds=seeds, initial=10, budget=10, queries=queries, pretext_epochs=3)
     return [replace(r, recipe=replace(r.recipe, epochs=3, min_steps=0)) for r in runs]
 
-# %% ../../nbs/86_faults.ipynb #cab7e8a1
+# %% ../../nbs/86_faults.ipynb #93db128a
 CHILD = """
 import sys, torch
 from initpools.lab.execute import execute
@@ -44,7 +44,7 @@ def begun(
     if int(largest): resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest), int(largest)))
     print("ready", flush=True); sys.stdin.readline()
     try: execute(small_grid(int(seeds), int(queries)), Store(folder), executor, device="cpu")
-    except UserError as e: sys.exit(str(e))
+    except UserError as e: sys.exit(f"\n{e}")
 
 def begin(
     folder:Path, # of the store; pretext tasks are cached beside it
@@ -137,14 +137,14 @@ def race(
         if p.returncode: raise RuntimeError(text)
     return [int(text.replace("\r", "\n").strip().splitlines()[-1].partition("rounds: ")[2].split()[0]) for text in said]
 
-# %% ../../nbs/86_faults.ipynb #d3300ebd
+# %% ../../nbs/86_faults.ipynb #3e101819
 def starve(
     folder:Path, # an empty folder
     largest:int, # bytes that a file may have
     seeds:int=2, # of the grid
     queries:int=2, # of the grid
 )->tuple: # what was said, rounds that were stored
-    "Execute where records can no longer be written after a while; only records are limited, the pretext tasks are there."
+    "Execute where records can no longer be written after a while; the pretext tasks have to be in the cache already."
     p = begin(Path(folder)/"store", seeds, queries, largest=largest)
     said = p.communicate()[1].replace("\r", "\n").strip().splitlines()[-1]
     return said, sum(len(l) - 1 for l in lines(Store(Path(folder)/"store")).values())
