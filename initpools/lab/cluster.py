@@ -30,7 +30,7 @@ def connected(
     except (OSError, ValueError) as e: raise UserError(f"No Dask scheduler answers at {executor} within {timeout:g} s: start one with `dask scheduler`, and look at the address and the firewall.") from e
     with client: yield client
 
-# %% ../../nbs/83_cluster.ipynb #ad87051d
+# %% ../../nbs/83_cluster.ipynb #fea969b4
 def sees(
     file:str, # held by the client
 ): # True, or what is wrong
@@ -44,6 +44,7 @@ def check_workers(
 ):
     "Refuse a cluster some of whose workers could not do their part."
     for address, answer in client.run(sees, file, on_error="return").items():
+        if isinstance(answer, OSError): continue # lost just now: Dask will see to it
         if isinstance(answer, Exception): raise UserError(f"The worker {address} cannot run initpools ({type(answer).__name__}: {str(answer)[:80]}): install the same version there.")
         if not answer: raise UserError(f"The worker {address} does not see the store's folder {os.path.dirname(file)}: workers write their records there, so mount it under the same path.")
 

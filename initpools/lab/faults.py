@@ -81,43 +81,47 @@ def leftovers(
     "Whatever lies in a store's folder and is no record."
     return sorted(f.name for f in store.folder.iterdir() if f.suffix != ".jsonl")
 
-# %% ../../nbs/86_faults.ipynb #f8fa819e
+# %% ../../nbs/86_faults.ipynb #0df4e6ae
 def kill(
     p, # a process from `begin`
     store:Store, # that it writes to
     chance:random.Random, # draws the moment
     writing:bool=False, # wait until it is within the writing of a record
-    longest:float=1.5, # seconds it may run
+    most:int=5, # rounds that it may still store
+    pause:float=.5, # seconds after them, at most
 )->str: # "killed", "killed while writing" or "finished"
     "Kill a process at a random moment, or within a write."
-    end, part = time.perf_counter() + chance.uniform(.05, longest), False
-    while p.poll() is None and time.perf_counter() < end + 60 * writing and not part:
-        part = writing and store.folder.exists() and any(n.endswith(".jsonl.part") for n in os.listdir(store.folder))
-        time.sleep(.0005 if writing else .002)
+    count = lambda: sum(len(l) - 1 for l in lines(store).values())
+    writes = lambda: store.folder.exists() and any(n.endswith(".jsonl.part") for n in os.listdir(store.folder))
+    last, met = count() + chance.randint(0, most), False
+    while p.poll() is None and count() < last: time.sleep(.005)
+    end = time.perf_counter() + chance.uniform(0, pause)
+    while p.poll() is None and not (met := writing and writes()) and (writing or time.perf_counter() < end): time.sleep(.0005)
     if p.poll() is not None: return "finished"
     p.send_signal(signal.SIGKILL); p.wait()
-    return "killed while writing" if part else "killed"
+    return "killed while writing" if met else "killed"
 
-# %% ../../nbs/86_faults.ipynb #18a1c77d
+# %% ../../nbs/86_faults.ipynb #8099b7cc
 def kill_test(
     folder:Path, # an empty folder
     whole:Store, # the same grid, undisturbed
     kills:int=40, # how often
     seeds:int=2, # of the grid
     queries:int=2, # of the grid
-    longest:float=1.5, # seconds between kills, at most
+    most:int=5, # rounds that are stored between two kills, at most
 )->list: # of dict: what happened each time
-    "Kill a grid again and again; whenever it is done, start a new one, until it has been killed often enough."
-    chance, rows, number, store = random.Random(0), [], 0, Store(Path(folder)/"0"/"store")
-    while len([r for r in rows if r["what"] != "finished"]) < kills or rows[-1]["what"] != "finished":
-        before, enough = lines(store), len([r for r in rows if r["what"] != "finished"]) >= kills
-        p = begin(store.folder, seeds, queries)
-        what = kill(p, store, chance, len(rows) % 2 == 1, 600 if enough else longest)
-        found = lines(store)
-        rows.append(dict(grid=number, what=what, rounds=sum(len(l) - 1 for l in found.values()), kept=kept(before, found)))
+    "Kill a grid again and again; whenever it is done, begin a new one; at last let it finish."
+    chance, rows, number, killed, store = random.Random(0), [], 0, 0, Store(Path(folder)/"0"/"store")
+    while killed < kills or rows[-1]["what"] != "finished":
+        before, p = lines(store), begin(store.folder, seeds, queries)
+        if killed < kills: what = kill(p, store, chance, killed % 2 == 1, most)
+        else: what = "finished" if p.wait() == 0 else "broken"
+        found, differ = lines(store), diff(whole, store).what.value_counts() if store.folder.exists() else {}
+        killed += what != "finished"
+        rows.append(dict(grid=number, what=what, rounds=sum(len(l) - 1 for l in found.values()), kept=kept(before, found), differ=differ.get("differs", 0) + differ.get("only in B", 0)))
+        if p.returncode > 0: raise RuntimeError(p.stderr.read())
         if what == "finished":
-            if p.returncode: raise RuntimeError(p.stderr.read())
-            rows[-1] |= dict(differ=len(diff(whole, store)), leftovers=leftovers(store)); number += 1
+            rows[-1] |= dict(missing=differ.get("only in A", 0), leftovers=leftovers(store)); number += 1
             store = Store(Path(folder)/f"{number}"/"store")
         for pipe in (p.stdin, p.stdout, p.stderr): pipe.close()
     return rows
