@@ -10,7 +10,7 @@ import pytest
 from initpools.core import UserError, stream
 from initpools.state import State
 from initpools.strategies import STRATEGIES
-from test_contract import N, known, state
+from test_contract import MODEL, N, known, state
 
 M = 8
 SPOKEN = ["probs", "mc_probs", "member_probs"] # views of probabilities
@@ -26,7 +26,7 @@ class Watched(State):
 
 def reads(select):
     views = known()
-    s = Watched(N, np.arange(M), views["truth"][:M], 4, **views)
+    s = Watched(N, np.arange(M), views["truth"][:M], 4, model=MODEL, **views)
     select(s, 5, stream("watch"))
     return s.__dict__.get("read", set())
 
