@@ -75,20 +75,22 @@ def cost(
     seconds, seeds = sum(float(r["seconds"]) for r in rows), {r.get("seed") for r in rows}
     return f"{len(rows):,} rounds, {len(seeds)} seeds, {seconds / 60:,.0f} minutes of training and asking." if rows else ""
 
-# %% ../nbs/97_gallery.ipynb #93349059
+# %% ../nbs/97_gallery.ipynb #90711608
 def entry(
     file:Path, # an executed notebook under figures/
     params:Path, # folder of parameter files
 )->str: # Markdown
     "One figure on the page."
     nb = json.loads(file.read_text())
-    given, name = injected(nb), file.stem
+    given = injected(nb)
     title = given.get("title") or "".join(nb["cells"][0]["source"]).split("\n")[0].lstrip("# ")
-    said = [line for c in nb["cells"] for o in c.get("outputs", []) if o.get("name") == "stdout" for line in "".join(o["text"]).splitlines()
-            if line.strip() and not line.startswith(name + ".")]
-    parts = [f"## {title}", f"![{title}]({name}.png)" if file.with_suffix(".png").exists() else "", "  \n".join(said),
-             cost(file.with_suffix(".csv")) if file.with_suffix(".csv").exists() else "", verdicts(nb),
-             f"[Notebook]({file.name})" + "".join(f" · [{end}]({name}.{end})" for end in ("csv", "svg") if file.with_suffix("." + end).exists()) + f" · again: `{command(template_of(nb), given, params)}`"]
+    lines = [line.rstrip() for c in nb["cells"] for o in c.get("outputs", []) if o.get("name") == "stdout" for line in "".join(o["text"]).splitlines() if line.strip()]
+    files = {end: [line for line in lines if line.endswith("." + end) and (file.parent/line).exists()] for end in ("png", "csv", "svg")}
+    said = [line for line in lines if line not in sum(files.values(), [])]
+    aligned = any(re.search(r"\S {3,}\S", line) for line in said)
+    links = [f"[Notebook]({file.name})"] + [f"[{f}]({f})" for end in ("csv", "svg") for f in files[end]]
+    parts = [f"## {title}", *(f"![{title}]({f})" for f in files["png"]), "```\n" + "\n".join(said) + "\n```" if aligned else "  \n".join(said), cost(file.with_suffix(".csv")) if file.with_suffix(".csv").exists() else "", verdicts(nb),
+             " · ".join(links) + f"\n\nAgain: `{command(template_of(nb), given, params)}`"]
     return "\n\n".join(p for p in parts if p)
 
 def make_gallery(

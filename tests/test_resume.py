@@ -1,123 +1,152 @@
-"Stopped at any moment, a grid ends with the records of one that never stopped."
+"Stopped at any moment, in any number of processes, a grid ends with the records of one that never stopped."
 import json
 import os
-import random
-import signal
-import subprocess
 import sys
 import time
-from dataclasses import replace
-from pathlib import Path
+import warnings
 
 import psutil
 import pytest
 
 from initpools.core import UserError
 from initpools.lab.execute import execute
+from initpools.lab.faults import begin, kept, kill_test, leftovers, lines, race, small_grid, starve
 from initpools.lab.grid import grid
-from initpools.lab.store import Store, result
+from initpools.lab.store import SCHEMA, Store, diff, seal
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = """
-import sys, torch
-torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[2])
-from test_resume import small_grid
-from initpools.lab.execute import execute
-from initpools.lab.store import Store
-if __name__ == "__main__":
-    print("ready", flush=True)
-    execute(small_grid(), Store(sys.argv[1]), workers=int(sys.argv[3]), device="cpu", quiet=True)
-"""
-
-
-def small_grid():
-    "Twelve runs of three rounds, two of them waiting for a pretext task."
-    runs = grid(samplers=["random", "vae"], strategies=["random", "min_margin", "dbal"], seeds=2, initial=10, budget=10, queries=2, pretext_epochs=3)
-    return [replace(r, recipe=replace(r.recipe, epochs=3, min_steps=0)) for r in runs]
-
-
-def start(folder, workers):
-    "Another process that executes the small grid; returned when its imports are done."
-    env = {**os.environ, "INITPOOLS_DATA": str(folder/"data"), "PYTHONPATH": f"{ROOT}:{ROOT/'tests'}", "OMP_NUM_THREADS": "1"}
-    p = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder/"store"), str(ROOT/"tests"), str(workers)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert p.stdout.readline() == b"ready\n"
-    return p
-
-
-def kill_a_worker(pid):
-    "SIGKILL one worker process, if there is one; a process may end while it is looked at."
-    for child in psutil.Process(pid).children():
-        try:
-            if any("spawn_main" in a for a in child.cmdline()): child.kill(); return True
-        except psutil.Error: continue
-    return False
-
-
-def results(folder): return {run.key: [result(r) for r in Store(folder).rounds(run)] for run in small_grid()}
+SEEDS, QUERIES = 1, 1
+runs = small_grid(SEEDS, QUERIES)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def whole(tmp_path_factory):
+    "The grid, undisturbed; its pretext task is cached beside it."
     folder = tmp_path_factory.mktemp("whole")
-    os.environ["INITPOOLS_DATA"] = str(folder/"data")
-    execute(small_grid(), Store(folder/"store"), workers=1, device="cpu", quiet=True)
-    yield results(folder/"store")
-    os.environ.pop("INITPOOLS_DATA")
+    return execute(runs, Store(folder/"store"), "local", device="cpu", root=folder/"data", quiet=True)
 
 
-def test_killed_at_random_moments(undisturbed, tmp_path, monkeypatch):
-    "SIGKILL, again and again, until the grid is done; every round is done once."
-    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
-    store, kills, chance = tmp_path/"store", 0, random.Random(0)
-    for _ in range(25):
-        p = start(tmp_path, workers=1)
-        try:
-            p.wait(chance.uniform(.05, 1.5))
-            assert p.returncode == 0, p.stderr.read().decode()
-            break
-        except subprocess.TimeoutExpired:
-            p.send_signal(signal.SIGKILL); p.wait(); kills += 1
-    assert kills >= 3, "the grid was done before it could be killed"
-    execute(small_grid(), Store(store), workers=1, device="cpu", quiet=True)
-    assert results(store) == undisturbed
-    stamps = [json.loads(line.partition(" ")[2]) for f in store.glob("*.jsonl") for line in f.read_text().splitlines()[1:]]
-    assert len(stamps) == 36
-    assert {p.suffix for p in store.iterdir() if p.is_file()} - {".part"} == {".jsonl"} and not (store/"aside").exists()
+def data_of(whole): return whole.folder.parent/"data"
 
 
-def test_two_workers_give_the_same(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
-    execute(small_grid(), Store(tmp_path/"store"), workers=2, device="cpu", quiet=True)
-    assert results(tmp_path/"store") == undisturbed
+def test_killed_at_random_moments_and_while_writing(whole, tmp_path):
+    rows = kill_test(tmp_path, whole, kills=4, seeds=SEEDS, queries=QUERIES)
+    assert all(r["kept"] and not r["differ"] for r in rows), rows
+    assert any(r["what"] == "killed while writing" for r in rows), rows
+    assert {(r["missing"], *r["leftovers"]) for r in rows if r["what"] == "finished"} == {(0,)}
 
 
-def test_a_damaged_record_is_done_again(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
-    run, store = small_grid()[1], Store(tmp_path/"store")
-    execute([run], store, workers=1, device="cpu", quiet=True)
-    file = store.file(run)
-    file.write_bytes(file.read_bytes()[:-50])
-    with pytest.warns(UserWarning, match="damaged"): execute([run], store, workers=1, device="cpu", quiet=True)
-    assert [result(r) for r in store.rounds(run)] == undisturbed[run.key]
-    assert len(list((store.folder/"aside").iterdir())) == 1
+def test_four_workers_give_the_same(whole, tmp_path):
+    four = execute(runs, Store(tmp_path/"store"), "processes", workers=4, device="cpu", root=tmp_path/"data", quiet=True)
+    assert not len(diff(whole, four)) and leftovers(four) == []
+    assert len(list((tmp_path/"data"/"cache"/"pretext").iterdir())) == 1, "one artefact, and nothing beside it"
 
 
-def test_a_store_that_cannot_be_written(tmp_path, monkeypatch):
-    "A full disk or a read-only folder is one sentence."
-    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
-    def full(*a): raise OSError(28, "No space left on device")
-    monkeypatch.setattr("initpools.lab.store.write_atomic", full)
-    with pytest.raises(UserError, match="No space left.*Finished rounds are safe"): execute(small_grid()[:1], Store(tmp_path/"store"), workers=1, device="cpu", quiet=True)
+def test_three_executions_at_once_share_the_work(whole, tmp_path):
+    done = race(tmp_path, 3, SEEDS, QUERIES)
+    assert sum(done) == 12, done
+    store = Store(tmp_path/"store")
+    assert not len(diff(whole, store)) and leftovers(store) == []
 
 
-def test_a_worker_that_dies(tmp_path, monkeypatch):
-    "A share whose worker is killed is continued by a new one."
-    store, killed = tmp_path/"store", False
-    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
-    p = start(tmp_path, workers=2)
+def test_a_worker_process_that_dies(whole, tmp_path):
+    "Its share is continued by a new one."
+    store, killed = Store(tmp_path/"store"), False
+    p = begin(store.folder, SEEDS, QUERIES, "processes")
     while p.poll() is None:
-        if not killed and len(list(store.glob("*.jsonl"))) >= 2: killed = kill_a_worker(p.pid)
+        for child in psutil.Process(p.pid).children() if not killed and store.files() else ():
+            try:
+                if any("spawn_main" in a for a in child.cmdline()): child.kill(); killed = True; break
+            except psutil.Error: continue
         time.sleep(.01)
-    assert p.returncode == 0, p.stderr.read().decode()
-    assert killed and all(len(Store(store).rounds(run)) == 3 for run in small_grid())
+    assert p.returncode == 0, p.stderr.read()
+    assert killed and not len(diff(whole, store))
+
+
+def test_a_full_disk(whole, tmp_path):
+    (tmp_path/"data").symlink_to(data_of(whole))
+    store = Store(tmp_path/"store")
+    said, rounds = starve(tmp_path, 1500, SEEDS, QUERIES)
+    assert "cannot be written" in said and "Finished rounds are safe" in said and "Traceback" not in said
+    before = lines(store)
+    assert rounds == 6 and leftovers(store) == []
+    execute(runs, store, "local", device="cpu", root=data_of(whole), quiet=True)
+    assert kept(before, lines(store)) and not len(diff(whole, store))
+
+
+def test_a_store_that_may_only_be_read(whole, tmp_path):
+    "What is finished can be read; what is not is one sentence."
+    with pytest.raises(UserError, match="/sys/store.*Finished rounds are safe"): execute(runs[:1], Store("/sys/store"), "local", device="cpu", quiet=True)
+    if os.geteuid() == 0: return # nothing is read-only for root
+    store = Store(tmp_path/"store")
+    execute(runs[:1], store, "local", device="cpu", root=data_of(whole), quiet=True)
+    store.folder.chmod(0o555)
+    execute(runs[:1], store, "local", device="cpu", root=data_of(whole), quiet=True)
+    with pytest.raises(UserError, match="Permission denied.*Finished rounds are safe"): execute(runs[:2], store, "local", device="cpu", root=data_of(whole), quiet=True)
+    store.folder.chmod(0o755)
+
+
+DAMAGE = {
+    "truncated": lambda sound: sound[:-50],
+    "empty": lambda sound: b"",
+    "bit-flipped": lambda sound: sound[:-100] + bytes([sound[-100] ^ 1]) + sound[-99:],
+    "foreign": lambda sound: (seal(dict(schema=SCHEMA, run=runs[1], key=runs[1].key, data="x")) + "\n").encode(),
+    "not text": lambda sound: bytes(range(256)) * 9,
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_record_is_done_again(what, whole, tmp_path):
+    run, store = runs[0], Store(tmp_path/"store")
+    store.folder.mkdir()
+    sound = whole.file(run).read_bytes()
+    store.file(run).write_bytes(damaged := DAMAGE[what](sound))
+    assert list(store.verify()) == [store.file(run).name] and store.file(run).read_bytes() == damaged, "to look is not to touch"
+    with pytest.warns(UserWarning, match="cannot be trusted"): execute([run], store, "local", device="cpu", root=data_of(whole), quiet=True)
+    assert [r for r in diff(whole, store).what if r != "only in A"] == [] and store.verify() == {}
+    assert [f.read_bytes() for f in (store.folder/"aside").iterdir()] == [damaged]
+    if what in ("truncated", "bit-flipped"): assert store.file(run).read_bytes().split(b"\n")[:2] == sound.split(b"\n")[:2], "the sound round stays"
+
+
+def test_a_newer_schema_is_left_alone(tmp_path):
+    store = Store(tmp_path/"store"); store.folder.mkdir()
+    store.file(runs[0]).write_text(text := seal(dict(schema=SCHEMA + 1, key=runs[0].key)) + "\n")
+    for look in (lambda: execute(runs[:1], store, "local", device="cpu", quiet=True), store.frame, store.verify):
+        with pytest.raises(UserError, match=f"has schema {SCHEMA + 1}.*update initpools"): look()
+    assert store.file(runs[0]).read_text() == text
+
+
+def test_keys_that_collide(tmp_path):
+    class Twin(type(runs[0])): key = runs[0].key
+    with pytest.raises(UserError, match="Two different runs have the same key"): execute([runs[0], Twin(seed=5)])
+    with pytest.raises(UserError, match="twice"): execute([runs[0], runs[0]])
+    store = Store(tmp_path/"store"); store.folder.mkdir()
+    store.file(runs[0]).write_text(seal(dict(schema=SCHEMA, key=runs[0].key, run=runs[1], data="x")) + "\n")
+    with pytest.raises(UserError, match="differs from yours but has the same key"): execute(runs[:1], store, "local", device="cpu", quiet=True)
+
+
+@pytest.mark.parametrize("axes, says", [(dict(samplers=["random", "random"]), "named twice"), (dict(strategies=["dbal", "dbal"]), "named twice"), (dict(dataset="mnist", recipe="cifar10", quick=True), "leave one of them out"),
+                                        (dict(queries=-1), "or more"), (dict(seeds=0), "at least 1"), (dict(fidelity="true"), "'official'")])
+def test_axes_that_contradict_each_other(axes, says):
+    with pytest.raises(UserError, match=says): grid(**axes)
+
+
+def test_a_missing_engine(whole, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"initpools\[dask\]"): execute(runs, Store(tmp_path/"store"), "tcp://127.0.0.1:8786", device="cpu", quiet=True)
+    with pytest.raises(UserError, match=r"initpools\[parquet\]"): whole.export(tmp_path/"table.parquet")
+    with pytest.raises(UserError, match="'processes'"): execute(runs, Store(tmp_path/"store"), "slurm")
+
+
+def test_a_record_says_how_it_was_made(whole):
+    head, record = (json.loads(line.partition(" ")[2]) for line in lines(whole)[whole.file(runs[0]).name][:2])
+    assert head["schema"] == SCHEMA and head["run"]["recipe"]["lr"] == runs[0].recipe.lr and head["run"]["budgets"] == [10, 10]
+    assert {"initpools", "python", "torch", "numpy", "cuda", "device", "threads", "precision", "peak_mb", "at", "seconds"} <= set(record["made"])
+    assert set(record["made"]["seconds"]) == {"train", "test", "predict", "select"}
+
+
+def test_the_published_records_can_be_trusted():
+    store = Store("runs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(store.files()) >= 100 and store.verify() == {} and all(store.rounds(run) for run in store.runs())

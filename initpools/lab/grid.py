@@ -19,7 +19,7 @@ from ..strategies import STRATEGIES
 from ..terms import TERMS
 from ..trainer import KEEP, RECIPES, Recipe, released
 
-# %% ../../nbs/80_grid.ipynb #721cb27b
+# %% ../../nbs/80_grid.ipynb #82d93ff7
 def count(
     share:float, # below 1: a share; else a number of images
     n:int, # training images
@@ -35,6 +35,7 @@ def make_budgets(
     queries:int, # number of queries
 )->tuple: # images labelled in each round
     "Budgets of a run."
+    if queries < 0: raise UserError(f"{queries} queries cannot be made: ask for 0 (the initial pool alone) or more.")
     budgets = (count(initial, n), *[count(budget, n)] * int(queries))
     if min(budgets) < 1: raise UserError(f"Budgets of {budgets} label nothing in some round: ask for at least 1 image each time.")
     if sum(budgets) > n: raise UserError(f"The budgets add up to {sum(budgets)} images, but there are only {n}: ask for fewer or for fewer queries.")
@@ -49,7 +50,7 @@ def shrink(
     "Budgets for a laptop."
     return tuple(min(b, QUICK_BUDGET) for b in budgets)
 
-# %% ../../nbs/80_grid.ipynb #16062509
+# %% ../../nbs/80_grid.ipynb #29409ac7
 def choose_recipe(
     dataset:str, # name of the data set
     recipe:str, # an entry of RECIPES, or "auto"
@@ -59,6 +60,8 @@ def choose_recipe(
     "The recipe of a grid."
     base = dataset.partition("_lt")[0] if ":" not in dataset else dataset
     name = recipe if recipe != "auto" else "digits" if base == "digits" else "quick" if quick else base if base in RECIPES else "cifar10"
+    if quick and recipe != "auto" and base != "digits" and (model := lookup("recipe", recipe, RECIPES).model).startswith("resnet"):
+        raise UserError(f"quick asks for the small network, and recipe {recipe!r} for {model}: leave one of them out.")
     lookup("recipe", name, RECIPES)
     return released(name) if fidelity == "official" else RECIPES[name]
 

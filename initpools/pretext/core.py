@@ -6,7 +6,7 @@
 __all__ = ['VERSIONS', 'Pretext', 'Task', 'task_key', 'save_pretext', 'load_pretext', 'train_epochs', 'fresh_backbone',
            'embed_all', 'pretext_of']
 
-# %% ../../nbs/30_pretext.ipynb #31e1a982
+# %% ../../nbs/30_pretext.ipynb #20fa24c0
 import io, time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ..augment import normalise
-from ..core import UserError, data_root, digest, later, lookup, torch_stream, write_atomic
+from ..core import UserError, data_root, digest, hold, later, lookup, torch_stream, write_atomic
 from ..datasets import Dataset
 from ..models import MODELS
 from ..trainer import autocast, seeded
@@ -139,7 +139,7 @@ def embed_all(
     out = torch.cat(out)
     return (F.normalize(out) if unit else out).cpu().numpy()
 
-# %% ../../nbs/30_pretext.ipynb #618b1a05
+# %% ../../nbs/30_pretext.ipynb #5ed5d1c1
 def pretext_of(
     task:Task, # which artefact
     data:Dataset, # the images
@@ -152,7 +152,10 @@ def pretext_of(
     from initpools.core import pick_device
     file = data_root(root)/"cache"/"pretext"/f"{task.name}-{task_key(task, data)}.npz"
     if (found := load_pretext(file, data.fingerprint)) is not None: return found
-    made = make(data, task, file.with_suffix(".state"), pick_device(device), report)
-    save_pretext(file, made, data.fingerprint)
-    file.with_suffix(".state").unlink(missing_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with hold(claim := file.with_name(f".{file.name}.claim")):
+        if (made := load_pretext(file, data.fingerprint)) is None:
+            made = make(data, task, file.with_suffix(".state"), pick_device(device), report)
+            save_pretext(file, made, data.fingerprint)
+        for done_with in (file.with_suffix(".state"), claim): done_with.unlink(missing_ok=True)
     return made

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'Strategy']
 
-# %% ../../nbs/69_strategies.ipynb #f95de50c
+# %% ../../nbs/69_strategies.ipynb #67532d2a
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
 from ..samplers.typical import maxherding, probcover, typiclust
 from ..state import select_random
-from .adversarial import Critic, LossRanker, bim, deepfool, sraal, ta_vaal, vaal, waal
+from .adversarial import PAPER, Critic, LossRanker, bim, deepfool, sraal, ta_vaal, vaal, waal
 from .bayesian import bald, batch_bald, dbal, mean_std, power_bald, variation_ratio
 from .committee import ens_bald, ens_lc, ens_me, ens_mm, ens_varr, vote_entropy
 from .coverage import cluster_margin, core_set, density_weighted, dropquery, kmeans_features, robust_core_set, tcm, uncertainty_herding
@@ -21,7 +21,7 @@ from .learned import Calibration, Discrepancy, Evidential, LossPrediction, LossR
 from .submodular import facility_location, facility_location_mi, graph_cut, graph_cut_mi, log_det, log_det_mi
 from .uncertainty import least_confidence, max_entropy, min_margin
 
-# %% ../../nbs/69_strategies.ipynb #8cfc06de
+# %% ../../nbs/69_strategies.ipynb #acce0e9c
 @dataclass(frozen=True)
 class Strategy:
     "How the next images are chosen."
@@ -30,9 +30,10 @@ class Strategy:
     dropout: bool = False # needs a dropout layer
     members: int = 1      # networks trained on the same images
     terms: tuple = ()     # what is added to the training's objective
+    heavy: bool = False   # for a GPU: left out where all strategies are tried
 
-# %% ../../nbs/69_strategies.ipynb #c5f9bd6d
-STRATEGIES = { # name -> entry
+# %% ../../nbs/69_strategies.ipynb #60abc297
+STRATEGIES = { # name -> entry; chance, uncertainty, covers, dropout, committees
     "random":           Strategy(select_random, "Passive learning"),
     "least_confidence": Strategy(least_confidence, "Least confidence"),
     "max_entropy":      Strategy(max_entropy, "Max-entropy"),
@@ -56,8 +57,8 @@ STRATEGIES = { # name -> entry
     "ens_bald":         Strategy(ens_bald, "ENS-BALD", members=3),
 }
 
-# %% ../../nbs/69_strategies.ipynb #3567ff60
-STRATEGIES |= {
+# %% ../../nbs/69_strategies.ipynb #efb5e954
+STRATEGIES |= { # what follows looks at features, gradients or sets, or is learned itself
     "robust_coreset":   Strategy(robust_core_set, "Core-set (robust)"),
     "kmeans":           Strategy(kmeans_features, "k-means"),
     "density_weighted": Strategy(density_weighted, "Density-weighted"),
@@ -74,6 +75,7 @@ STRATEGIES |= {
     "bait":             Strategy(bait, "BAIT"),
     "cdal":             Strategy(contextual_diversity, "Contextual diversity"),
     "vaal":             Strategy(vaal, "VAAL"),
+    "vaal_paper":       Strategy(partial(vaal, game=PAPER), "VAAL (full size)", heavy=True),
     "ta_vaal":          Strategy(ta_vaal, "TA-VAAL", terms=(LossRanker,)),
     "sraal":            Strategy(sraal, "SRAAL"),
     "waal":             Strategy(waal, "WAAL", terms=(Critic,)),
