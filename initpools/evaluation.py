@@ -43,29 +43,29 @@ def rate(lr:float, milestones:tuple, epoch:int)->float: # epoch from 0
     "The rate of an epoch under a schedule of milestones."
     return lr * .1 ** sum(epoch >= m for m in milestones)
 
-# %% ../nbs/22_evaluation.ipynb #9ac52762
+# %% ../nbs/22_evaluation.ipynb #bb9d7948
 def probe_rows(x, idx, unit:bool)->torch.Tensor: # (*idx.shape, d) float32
     "Gather features by index, of length 1 where asked for; `x` may be a memory map."
     rows = torch.from_numpy(np.ascontiguousarray(x[np.asarray(idx).ravel()], np.float32))
     return (F.normalize(rows) if unit else rows).view(*np.shape(idx), -1)
 
-def first_weights(names, d, c): # -> (m, d, c), (m, c)
+def first_weights(names, d, c): # -> (m, c, d), (m, c)
     "torch's own start of a linear layer, from one stream a probe."
-    draws = torch.from_numpy(np.stack([stream(*n, "weights").uniform(-1, 1, (d + 1, c)).astype(np.float32) for n in names])) / d**.5
-    return draws[:, :d].contiguous(), draws[:, d].contiguous()
+    draws = torch.from_numpy(np.stack([stream(*n, "weights").uniform(-1, 1, (c, d + 1)).astype(np.float32) for n in names])) / d**.5
+    return draws[..., :d].contiguous(), draws[..., d].contiguous()
 
 def shuffles(names, n, epochs): # -> (m, epochs, n) positions
     "Every epoch's order of every probe."
     order = np.broadcast_to(np.arange(n, dtype=np.int32), (epochs, n))
     return torch.from_numpy(np.stack([stream(*name, "shuffle").permuted(order, axis=1) for name in names]))
 
-# %% ../nbs/22_evaluation.ipynb #0a633f00
+# %% ../nbs/22_evaluation.ipynb #d2dea01a
 def _gradients(x, y, w, b):
     "Mean cross entropy's gradients, probe by probe."
-    p = torch.baddbmm(b[:, None], x, w).softmax(2)
-    p.scatter_add_(2, y[..., None], p.new_full((), -1).expand(*y.shape, 1))
+    p = torch.bmm(w, x.transpose(1, 2)).add_(b[..., None]).softmax(1)
+    p.scatter_add_(1, y[:, None], p.new_full((), -1).expand(len(y), 1, y.shape[1]))
     p /= x.shape[1]
-    return torch.bmm(x.transpose(1, 2), p), p.sum(1)
+    return torch.bmm(p, x), p.sum(2)
 
 def _fit_stack(x, y, c, how, names):
     "Train one stack of probes: x (m, n, d), y (m, n)."
@@ -82,11 +82,11 @@ def _fit_stack(x, y, c, how, names):
             if order is None: w.grad, b.grad = _gradients(x, y, w, b)
             else:
                 at = (order[:, e, s[0]:s[-1] + 1] + start).flatten()
-                w.grad, b.grad = _gradients(flat_x[at].view(m, len(s), d), flat_y[at].view(m, -1), w, b)
+                w.grad, b.grad = _gradients(flat_x.index_select(0, at).view(m, len(s), d), flat_y.index_select(0, at).view(m, -1), w, b)
             adam.step()
     return w, b
 
-# %% ../nbs/22_evaluation.ipynb #647b0a31
+# %% ../nbs/22_evaluation.ipynb #4ae7ddbe
 @torch.inference_mode()
 def fit_probes(
     x, # (n, d) features of the pool; may be a memory map, of which only labelled rows are read
@@ -96,12 +96,12 @@ def fit_probes(
     how:Probe=LINEAR, # rates, epochs, batches
     names:list=None, # of tuples: the streams of randomness, a probe each; default: numbered
     device:str="cpu", # where to compute
-    stack:int=None, # numbers of features in a stack; default: 1 million on a CPU, 2 billion on a GPU
-)->tuple: # weights (m, d, classes), biases (m, classes)
+    stack:int=None, # numbers of features in a stack; default: 2 million on a CPU, 2 billion on a GPU
+)->tuple: # weights (m, classes, d), biases (m, classes)
     "Train many linear probes at once."
     names, y, device = names or [("probe", i) for i in range(len(picks))], np.asarray(y, np.int64), pick_device(device)
-    stack, d = stack or (2**31 if device.startswith("cuda") else 2**20), x.shape[1]
-    w, b = torch.empty(len(picks), d, classes), torch.empty(len(picks), classes)
+    stack, d = stack or (2**31 if device.startswith("cuda") else 2**21), x.shape[1]
+    w, b = torch.empty(len(picks), classes, d), torch.empty(len(picks), classes)
     for n in sorted({len(p) for p in picks}):
         check_budget(n, len(x))
         same = [i for i, p in enumerate(picks) if len(p) == n]
@@ -112,19 +112,19 @@ def fit_probes(
             w[some], b[some] = (t.cpu() for t in got)
     return w, b
 
-# %% ../nbs/22_evaluation.ipynb #aa323c26
+# %% ../nbs/22_evaluation.ipynb #4c39be37
 @torch.inference_mode()
 def probe_logits(w, b, x, unit:bool=True, device:str="cpu"): # yields (slice of x, (rows, m, classes))
     "Logits of all probes, a block of rows at a time."
-    m, d, c = w.shape
-    flat, b, device = w.permute(1, 0, 2).reshape(d, m * c).to(device), b.to(device), pick_device(device)
+    (m, c, _), device = w.shape, pick_device(device)
+    flat, b = w.flatten(0, 1).T.to(device), b.to(device)
     step = max(1, 2**24 // (m * c))
     for i in range(0, len(x), step):
         s = slice(i, min(i + step, len(x)))
         yield s, (probe_rows(x, np.arange(s.start, s.stop), unit).to(device) @ flat).view(-1, m, c) + b
 
 def probe_accuracies(
-    w:torch.Tensor, # (m, d, classes) as fit_probes gives them
+    w:torch.Tensor, # (m, classes, d) as fit_probes gives them
     b:torch.Tensor, # (m, classes)
     x, # (t, d) test features
     y:np.ndarray, # (t,) their class ids
@@ -188,7 +188,7 @@ def choose_strength(
     loss = -(logp.gather(2, y[:, None, None].expand(-1, held.shape[1], 1))[..., 0] * (1 - held)).sum(0)
     return grid[int(loss.view(len(grid), k).sum(1).argmin())]
 
-# %% ../nbs/22_evaluation.ipynb #3c285354
+# %% ../nbs/22_evaluation.ipynb #c23d2e02
 @torch.inference_mode()
 def fit_tuned(
     x, # (n, d) features of the pool
@@ -199,7 +199,7 @@ def fit_tuned(
     C:float=None, # inverse strength; default: chosen by cross-validation
     most:int=1000, # labelled images on which it is chosen, at most
     steps:int=200, # iterations of the last fit
-)->tuple: # weights (m, d, classes), biases (m, classes), chosen C (m,)
+)->tuple: # weights (m, classes, d), biases (m, classes), chosen C (m,)
     "L2-regularised multinomial logistic regression, its strength chosen on the labelled images."
     out = []
     for i, idx in enumerate(picks):
@@ -209,8 +209,8 @@ def fit_tuned(
         best = C or choose_strength(rows[some], labels[some], classes, rng)
         mean, basis, z, s2 = _rotate(rows)
         w = _logistic(z, s2, labels, torch.ones(len(idx), 1), torch.tensor([best]), classes, steps)[:, 0]
-        weights = basis @ w[:-1]
-        out.append((weights, w[-1] - mean @ weights, best))
+        weights = (basis @ w[:-1]).T
+        out.append((weights, w[-1] - weights @ mean, best))
     w, b, best = zip(*out)
     return torch.stack(w), torch.stack(b), np.array(best)
 

@@ -229,7 +229,7 @@ MEASURES = { # name -> (title, function(train, test, sets, names, setting) -> on
     "scratch":  ("from scratch", scratch),
 }
 
-# %% ../nbs/72_frozen.ipynb #fa9326c1
+# %% ../nbs/72_frozen.ipynb #044fc404
 def _kept(file, make): # -> what is in the JSON file, or is made and kept now
     try: return json.loads(file.read_text())
     except (FileNotFoundError, json.JSONDecodeError): pass
@@ -248,7 +248,7 @@ def all_sets(
     device:str="cpu", # where to compute
 )->dict: # (strategy, seed) -> {budget: pool indices}
     "What every strategy chooses."
-    view, out, jobs = None, {}, [(s, i) for s in strategies for i in range(seeds)]
+    view, out, jobs = None, {}, [(s, i) for i in range(seeds) for s in strategies]
     for done, (s, seed) in enumerate(jobs):
         own, asked = (options or {}).get(s), 0 if lookup("strategy", s, FROZEN).fixed else seed
         key = digest("sets", 1, train.manifest.key, s, list(budgets), asked, components, own)
