@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LINEAR', 'FOR_ENTROPY', 'GRID', 'FINE_TUNING', 'FROM_SCRATCH', 'category_coverage', 'Probe', 'rate', 'probe_rows',
            'first_weights', 'shuffles', 'fit_probes', 'probe_logits', 'probe_accuracies', 'folds_of', 'choose_strength',
-           'fit_tuned', 'nearest', 'nn_accuracies', 'Tuning', 'Classifier', 'fit_network', 'network_accuracy']
+           'fit_tuned', 'nearest', 'nearest_of_many', 'nn_accuracies', 'Tuning', 'Classifier', 'fit_network',
+           'network_accuracy']
 
 # %% ../nbs/22_evaluation.ipynb #d36afcf8
 from dataclasses import dataclass
@@ -214,7 +215,7 @@ def fit_tuned(
     w, b, best = zip(*out)
     return torch.stack(w), torch.stack(b), np.array(best)
 
-# %% ../nbs/22_evaluation.ipynb #e2785e8e
+# %% ../nbs/22_evaluation.ipynb #c83825d9
 def nearest(
     rows:np.ndarray, # (m, d) labelled features
     queries:np.ndarray, # (t, d)
@@ -229,6 +230,20 @@ def nearest(
     index.add(rows)
     return index.search(queries, 1)[1][:, 0]
 
+# %% ../nbs/22_evaluation.ipynb #c9a304fc
+def nearest_of_many(
+    rows:np.ndarray, # (u, d) all labelled features, of length 1
+    sets:list, # of positions in `rows`
+    queries:np.ndarray, # (t, d), of length 1
+): # yields (slice of queries, [position in rows for each query] a set)
+    "The nearest row of each set, from one product."
+    step = max(1, min(256, 2**27 // len(rows)))
+    for i in range(0, len(queries), step):
+        s = slice(i, min(i + step, len(queries)))
+        near = rows @ queries[s].T
+        yield s, [idx[near[idx].argmax(0)] for idx in sets]
+
+# %% ../nbs/22_evaluation.ipynb #7d4349a8
 def nn_accuracies(
     x, # (n, d) features of the pool
     y:np.ndarray, # (n,) class ids
@@ -237,8 +252,13 @@ def nn_accuracies(
     yt:np.ndarray, # (t,) their class ids
 )->np.ndarray: # one for each of `picks`
     "1-NN accuracy of each choice."
-    queries = probe_rows(xt, np.arange(len(xt)), True).numpy()
-    return np.array([(np.asarray(y)[idx][nearest(probe_rows(x, idx, True).numpy(), queries)] == yt).mean() for idx in picks])
+    queries, y = probe_rows(xt, np.arange(len(xt)), True).numpy(), np.asarray(y)
+    used, at = np.unique(np.concatenate(picks), return_inverse=True)
+    if len(at) > 2 * len(used):
+        rows, right = probe_rows(x, used, True).numpy(), np.zeros(len(picks))
+        for s, near in nearest_of_many(rows, np.split(at, np.cumsum([len(p) for p in picks])[:-1]), queries): right += [(y[used[j]] == yt[s]).sum() for j in near]
+        return right / len(queries)
+    return np.array([(y[idx][nearest(probe_rows(x, idx, True).numpy(), queries)] == yt).mean() for idx in picks])
 
 # %% ../nbs/22_evaluation.ipynb #86960415
 @dataclass(frozen=True)

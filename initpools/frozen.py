@@ -4,20 +4,18 @@
 
 # %% auto #0
 __all__ = ['FROZEN', 'PAPERS_OWN', 'MEASURES', 'PAPER_BUDGETS', 'PAPER', 'Rule', 'check_budgets', 'spend', 'principal',
-           'selection_view', 'probe_probs', 'choose', 'replace_select', 'save_pool', 'load_pool', 'Setting', 'linear',
-           'tuned', 'scheduled', 'finetune', 'scratch', 'all_sets', 'experiment']
+           'selection_view', 'probe_probs', 'choose', 'save_pool', 'load_pool', 'Setting', 'linear', 'tuned',
+           'scheduled', 'finetune', 'scratch', 'all_sets', 'experiment']
 
-# %% ../nbs/72_frozen.ipynb #b631fec5
-import json
-from dataclasses import dataclass
+# %% ../nbs/72_frozen.ipynb #a392b487
+import copy, json
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Callable
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 
 from .augment import normalise as standardise
 from .core import UserError, check_budget, data_root, digest, lookup, pick_device, stream, write_atomic
@@ -33,6 +31,7 @@ from .samplers.ranked import uniform
 from .samplers.typical import activeft, facility, maxherding, probcover, typiclust, usl
 from .state import State, select_random
 from .strategies.uncertainty import max_entropy
+from .trainer import seeded
 
 # %% ../nbs/72_frozen.ipynb #f82dee79
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def selection_view(
     x = normalise(Streamed(features.x)) if large else normalise(np.array(features.x, np.float32))
     return principal(x, components) if components and components < features.x.shape[1] else x
 
-# %% ../nbs/72_frozen.ipynb #61f58277
+# %% ../nbs/72_frozen.ipynb #dd967f06
 def probe_probs(features:Features, labelled, classes:int, name:tuple, device:str)->np.ndarray: # (n, classes)
     "What a linear probe on the labelled images says of the whole pool."
     w, b = fit_probes(features.x, features.labels(), [labelled], classes, FOR_ENTROPY, [name], device)
@@ -142,12 +141,8 @@ def choose(
     def states(labelled):
         more = dict(truth=y) if rule.peeks else dict(probs=lambda: probe_probs(features, labelled, classes, (*name, len(labelled)), device)) if strategy == "max_entropy" else {}
         return State(n, labelled, np.zeros(len(labelled)) if y is None else y[labelled], classes, features=view, **more)
-    first = order[:budgets[0]] if first is None else np.asarray(first)
-    return spend(replace_select(rule, options), states, budgets, stream(*name), first)
-
-def replace_select(rule, options): # -> the rule with some of its parameters set
-    "A rule with options."
-    return Rule(**{**rule.__dict__, "select": partial(rule.select, **options)}) if options else rule
+    if options: rule = replace(rule, select=partial(rule.select, **options))
+    return spend(rule, states, budgets, stream(*name), order[:budgets[0]] if first is None else np.asarray(first))
 
 # %% ../nbs/72_frozen.ipynb #7a35587d
 def save_pool(
@@ -193,16 +188,15 @@ def tuned(train, test, sets, names, setting):
         done.append(probe_accuracies(w, b, test.x, test.labels(), device=setting.device))
     return np.concatenate(done)
 
-# %% ../nbs/72_frozen.ipynb #54f903d6
+# %% ../nbs/72_frozen.ipynb #7dc5a4bc
 def scheduled(how, epochs:int): # -> the same schedule, squeezed into fewer epochs
     "A recipe of another length."
-    return type(how)(**{**how.__dict__, "epochs": epochs, "milestones": tuple(round(m * epochs / how.epochs) for m in how.milestones)})
+    return replace(how, epochs=epochs, milestones=tuple(round(m * epochs / how.epochs) for m in how.milestones))
 
 def finetune(train, test, sets, names, setting):
     "The features' own network, tuned."
     images, (how, _) = load(setting.data, setting.root), network(setting.backbone, setting.data, setting.root)
     prepare = lambda x: standardise(resize(x, how.size) if len(how.mean) == 3 else x.float(), how.mean, how.std)
-    import copy
     def one(idx, name):
         net = fit_network(copy.deepcopy(how.net), train.x.shape[1], images.train[idx], prepare, scheduled(FINE_TUNING, setting.epochs), (*name, "tune"), setting.device)
         return network_accuracy(net, images.test, prepare, setting.device)
@@ -210,7 +204,6 @@ def finetune(train, test, sets, names, setting):
 
 def scratch(train, test, sets, names, setting):
     "A network that has seen nothing but the labelled images."
-    from initpools.trainer import seeded
     images = load(setting.data, setting.root); _, c, _, size = images.train.x.shape
     prepare = lambda x: standardise(x.float(), images.mean, images.std)
     def one(idx, name):
@@ -260,7 +253,7 @@ def all_sets(
         if report: report(f"{done + 1}/{len(jobs)} chosen ({FROZEN[s].title}, seed {seed})")
     return out
 
-# %% ../nbs/72_frozen.ipynb #358a0b7d
+# %% ../nbs/72_frozen.ipynb #004021db
 def experiment(
     data:str, # name of a data set
     backbone:str, # see `features_of`
@@ -285,7 +278,8 @@ def experiment(
     rows = [dict(strategy=s, seed=seed, labels=b, picks=i) for (s, seed), by in sets.items() for b, i in by.items()]
     files = [cache/"values"/f"{measure}-{digest('value', 1, train.manifest.key, test.manifest.key, measure, how, r['strategy'], r['seed'], r['picks'].tolist())}.json" for r in rows]
     new = [j for j, f in enumerate(files) if not f.exists()]
-    for some in (new[i.start:i.stop] for i in blocks(len(new), 1 if how else 200)):
+    together = 1 if how else max(1, min(600, 500_000_000 // (train.x.shape[1] * max(1, len(train.manifest.classes)))))
+    for some in (new[i.start:i.stop] for i in blocks(len(new), together)):
         if report: report(f"{title}: {len(new)} sets to measure, {new.index(some[0])} done")
         values = function(train, test, [rows[j]["picks"] for j in some], [("measure", data, rows[j]["seed"], rows[j]["labels"]) for j in some], setting)
         for j, v in zip(some, values): write_atomic(files[j], json.dumps(float(v)).encode())
