@@ -253,7 +253,7 @@ def progress(m, before): # -> one line
     return (f"{m.done:,} of {m.n:,} images, {(m.done - before.done) / s:,.0f} a second, {(m.waited - before.waited) / s:.0%} of the time waiting for the loader"
             + (f", {len(m.skipped)} skipped" if m.skipped else ""))
 
-# %% ../nbs/38_features.ipynb #62838069
+# %% ../nbs/38_features.ipynb #7c21049d
 def fingerprint(images)->str: # Images or Files
     "A hash of what is looked at."
     if isinstance(images, Files): return images.fingerprint
@@ -262,7 +262,7 @@ def fingerprint(images)->str: # Images or Files
     return h.hexdigest()
 
 def features_of(
-    data:str, # a data set: a name of DATASETS, imagenet, imagenet_lt, npz:FILE, folder:DIR
+    data:str, # a data set: a name of DATASETS, imagenet, imagenet_lt, npz:FILE, folder:DIR; or features:DIR
     part:str="train", # "train" or "test"
     backbone:str="efficientnet_lite0", # see `network`
     folder:Path=None, # where to; default: cache/features under the data root
@@ -274,6 +274,7 @@ def features_of(
 )->Features:
     "The features of a data set, from the cache, continued, or made now."
     if dtype not in DTYPES: raise UserError(f"Features are kept as {' or '.join(DTYPES)}, not {dtype!r}.")
+    if data.startswith("features:"): return open_features(Path(data[9:]).expanduser()/part)
     images, device = source(data, part, root), pick_device(device)
     (how, named), content = network(backbone, data, root, device, report), fingerprint(images)
     key = digest("features", 1, content, named, how.size, dtype)
