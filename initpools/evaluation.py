@@ -113,13 +113,13 @@ def fit_probes(
             w[some], b[some] = (t.cpu() for t in got)
     return w, b
 
-# %% ../nbs/22_evaluation.ipynb #4c39be37
+# %% ../nbs/22_evaluation.ipynb #082d7b74
 @torch.inference_mode()
 def probe_logits(w, b, x, unit:bool=True, device:str="cpu"): # yields (slice of x, (rows, m, classes))
     "Logits of all probes, a block of rows at a time."
     (m, c, _), device = w.shape, pick_device(device)
     flat, b = w.flatten(0, 1).T.to(device), b.to(device)
-    step = max(1, 2**24 // (m * c))
+    step = max(1, min(2**24 // (m * c), 2**25 // x.shape[1]))
     for i in range(0, len(x), step):
         s = slice(i, min(i + step, len(x)))
         yield s, (probe_rows(x, np.arange(s.start, s.stop), unit).to(device) @ flat).view(-1, m, c) + b
