@@ -230,18 +230,18 @@ def nearest(
     index.add(rows)
     return index.search(queries, 1)[1][:, 0]
 
-# %% ../nbs/22_evaluation.ipynb #c9a304fc
+# %% ../nbs/22_evaluation.ipynb #b2efeba0
 def nearest_of_many(
     rows:np.ndarray, # (u, d) all labelled features, of length 1
     sets:list, # of positions in `rows`
     queries:np.ndarray, # (t, d), of length 1
 ): # yields (slice of queries, [position in rows for each query] a set)
     "The nearest row of each set, from one product."
-    step = max(1, min(256, 2**27 // len(rows)))
+    step, sets = max(1, min(256, 2**27 // len(rows))), [np.sort(idx) for idx in sets]
     for i in range(0, len(queries), step):
         s = slice(i, min(i + step, len(queries)))
-        near = rows @ queries[s].T
-        yield s, [idx[near[idx].argmax(0)] for idx in sets]
+        near = queries[s] @ rows.T
+        yield s, [idx[near.take(idx, 1).argmax(1)] for idx in sets]
 
 # %% ../nbs/22_evaluation.ipynb #7d4349a8
 def nn_accuracies(
