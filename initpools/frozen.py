@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FROZEN', 'PAPERS_OWN', 'MEASURES', 'PAPER_BUDGETS', 'PAPER', 'max_entropy', 'Rule', 'check_budgets', 'spend',
-           'principal', 'selection_view', 'probe_entropy', 'choose', 'save_pool', 'load_pool', 'Setting', 'linear',
-           'tuned', 'scheduled', 'finetune', 'scratch', 'all_sets', 'experiment']
+           'principal', 'selection_view', 'probe_entropy', 'choose', 'save_pool', 'load_pool', 'Setting', 'of_the_pool',
+           'linear', 'tuned', 'scheduled', 'finetune', 'scratch', 'all_sets', 'experiment']
 
 # %% ../nbs/72_frozen.ipynb #205b6bce
 import copy, json
@@ -174,7 +174,7 @@ def load_pool(
     if facts["pool"] != features.pool(): raise UserError(f"The pool in {file} was chosen from {facts['data']}, not from {features.manifest.data} as it is here: its numbers would point at other images. Choose it again.")
     return sets
 
-# %% ../nbs/72_frozen.ipynb #7a52dbb1
+# %% ../nbs/72_frozen.ipynb #1e670588
 @dataclass(frozen=True)
 class Setting:
     "What the measures that train networks need to know."
@@ -185,17 +185,23 @@ class Setting:
     root: str = None            # data root
     device: str = "cpu"         # where to compute
 
+def of_the_pool(train, test): # -> training and test labels among the classes that the pool has (-1: it has not), how many
+    "Classes without an image in the pool need no weights."
+    ids, y = np.unique(train.labels()), test.labels()
+    return np.searchsorted(ids, train.labels()), np.where(np.isin(y, ids), np.searchsorted(ids, y), -1), len(ids)
+
 def linear(train, test, sets, names, setting):
     "The paper's linear probe."
-    w, b = fit_probes(train.x, train.labels(), sets, len(train.manifest.classes), names=names, device=setting.device)
-    return probe_accuracies(w, b, test.x, test.labels(), device=setting.device)
+    y, yt, classes = of_the_pool(train, test)
+    w, b = fit_probes(train.x, y, sets, classes, names=names, device=setting.device)
+    return probe_accuracies(w, b, test.x, yt, device=setting.device)
 
 def tuned(train, test, sets, names, setting):
     "Regularised logistic regression."
-    done = []
+    (y, yt, classes), done = of_the_pool(train, test), []
     for some in blocks(len(sets), 16):
-        w, b, _ = fit_tuned(train.x, train.labels(), sets[some], len(train.manifest.classes), names[some])
-        done.append(probe_accuracies(w, b, test.x, test.labels(), device=setting.device))
+        w, b, _ = fit_tuned(train.x, y, sets[some], classes, names[some])
+        done.append(probe_accuracies(w, b, test.x, yt, device=setting.device))
     return np.concatenate(done)
 
 # %% ../nbs/72_frozen.ipynb #7dc5a4bc
