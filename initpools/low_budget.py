@@ -23,14 +23,14 @@ def from_random(
     parts = [differences(part.rename(columns={"strategy": "sampler"}).assign(strategy=""), "value").assign(labels=labels) for labels, part in frame.groupby("labels")]
     return pd.concat(parts).rename(columns={"sampler": "strategy"})[["strategy", "labels", "difference", "low", "high", "n"]]
 
-# %% ../nbs/92_low_budget.ipynb #7d584571
+# %% ../nbs/92_low_budget.ipynb #662df094
 def ours(
     frame:pd.DataFrame, # strategy, seed, labels, value
 )->pd.DataFrame: # strategies x budgets, text
     "Mean and spread, in percent."
     stats = frame.groupby(["strategy", "labels"], sort=False).value.agg(["mean", "std"]).mul(100)
     best = stats["mean"].drop([s for s in FROZEN if FROZEN[s].peeks and s in stats.index.get_level_values(0)], level=0).groupby("labels").max()
-    text = [f"{m:.1f}" + ("" if np.isnan(s) else f" ± {s:.1f}") + ("*" if m == best[labels] else "") for (_, labels), (m, s) in zip(stats.index, stats.values)]
+    text = [f"{m:.1f}" + ("" if np.isnan(s) else f" ± {s:.1f}") + ("*" if m == best[labels] and not FROZEN[name].peeks else "") for (name, labels), (m, s) in zip(stats.index, stats.values)]
     return pd.Series(text, stats.index).unstack("labels", sort=False)
 
 def with_paper(
