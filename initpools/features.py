@@ -38,7 +38,7 @@ def npy_header(
     text = f"{{'descr': '{DTYPES[dtype]}', 'fortran_order': False, 'shape': ({rows}, {d}), }}"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", HEADER - 10) + text.ljust(HEADER - 11).encode() + b"\n"
 
-# %% ../nbs/38_features.ipynb #6f009a3e
+# %% ../nbs/38_features.ipynb #e6827f20
 @dataclass(frozen=True)
 class Manifest:
     "What a feature folder holds."
@@ -57,6 +57,7 @@ class Manifest:
     seconds: float = 0      # of work
     waited: float = 0       # of these, for the loader
     device: str = ""        # where it was computed
+    source: str = ""        # fingerprint of the images
 
     def save(self, folder): write_atomic(folder/"manifest.json", json.dumps(self.__dict__, indent=1).encode())
 
@@ -67,7 +68,7 @@ def read_manifest(folder:Path)->Manifest:
     try: facts = json.loads(file.read_text()); return Manifest(**facts | {k: tuple(facts[k]) for k in ("classes", "skipped")})
     except Exception as e: raise UserError(f"{file} cannot be read ({type(e).__name__}): delete {folder} and make the features again.") from None
 
-# %% ../nbs/38_features.ipynb #e0071809
+# %% ../nbs/38_features.ipynb #5b12bdf7
 @dataclass(frozen=True, eq=False)
 class Features:
     "Features on disk, as a memory-mapped array."
@@ -79,6 +80,7 @@ class Features:
     def __len__(self): return len(self.x)
     def __repr__(self): return f"Features({self.manifest.data}, {self.manifest.backbone}, {len(self)} x {self.x.shape[1]} {self.x.dtype})"
     def names(self): return (self.folder/"names.txt").read_text().splitlines() # -> one name a row
+    def pool(self): return digest("pool", self.manifest.source or self.manifest.key, len(self), list(self.manifest.skipped)) # -> one name for these rows, whatever the network
     def labels(self): # -> (n,) class ids
         "The labels, or a sentence."
         if self.y is None: raise UserError(f"{self.manifest.data} has no labels: images can be selected, but accuracy, coverage, the uniform sampler and max-entropy need them.")
@@ -251,7 +253,7 @@ def progress(m, before): # -> one line
     return (f"{m.done:,} of {m.n:,} images, {(m.done - before.done) / s:,.0f} a second, {(m.waited - before.waited) / s:.0%} of the time waiting for the loader"
             + (f", {len(m.skipped)} skipped" if m.skipped else ""))
 
-# %% ../nbs/38_features.ipynb #3b53edf8
+# %% ../nbs/38_features.ipynb #7c21049d
 def fingerprint(images)->str: # Images or Files
     "A hash of what is looked at."
     if isinstance(images, Files): return images.fingerprint
@@ -260,7 +262,7 @@ def fingerprint(images)->str: # Images or Files
     return h.hexdigest()
 
 def features_of(
-    data:str, # a data set: a name of DATASETS, imagenet, imagenet_lt, npz:FILE, folder:DIR
+    data:str, # a data set: a name of DATASETS, imagenet, imagenet_lt, npz:FILE, folder:DIR; or features:DIR
     part:str="train", # "train" or "test"
     backbone:str="efficientnet_lite0", # see `network`
     folder:Path=None, # where to; default: cache/features under the data root
@@ -272,10 +274,11 @@ def features_of(
 )->Features:
     "The features of a data set, from the cache, continued, or made now."
     if dtype not in DTYPES: raise UserError(f"Features are kept as {' or '.join(DTYPES)}, not {dtype!r}.")
+    if data.startswith("features:"): return open_features(Path(data[9:]).expanduser()/part)
     images, device = source(data, part, root), pick_device(device)
-    how, named = network(backbone, data, root, device, report)
-    key = digest("features", 1, fingerprint(images), named, how.size, dtype)
+    (how, named), content = network(backbone, data, root, device, report), fingerprint(images)
+    key = digest("features", 1, content, named, how.size, dtype)
     folder = Path(folder).expanduser() if folder else data_root(root)/"cache"/"features"/f"{data.split(':')[0]}-{part}-{key}"
-    facts = Manifest(key, f"{data}, {part}", backbone, len(images), 0, dtype, images.y is not None, tuple(images.classes), how.size, device=device)
+    facts = Manifest(key, f"{data}, {part}", backbone, len(images), 0, dtype, images.y is not None, tuple(images.classes), how.size, device=device, source=content)
     if (folder/"manifest.json").exists() and (old := read_manifest(folder)).key == key and old.done == old.n: return open_features(folder)
     return extract(images, how, folder, facts, device, batch, report=report)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .core import UserError, check_budget
 
-# %% ../nbs/05_state.ipynb #81085920
+# %% ../nbs/05_state.ipynb #da184570
 class State:
     "A pool, what of it is labelled, and named views of its images."
     def __init__(self,
@@ -46,7 +46,8 @@ class State:
         of=None, # pool indices; default: the unlabelled images
     )->np.ndarray: # (len(of), ...)
         "Rows of a view."
-        return self.all(name)[self.unlabelled if of is None else of]
+        view, idx = self.all(name), self.unlabelled if of is None else of
+        return view.of(idx) if hasattr(view, "of") else view[idx]
 
 # %% ../nbs/05_state.ipynb #49978028
 def select_random(

@@ -85,28 +85,31 @@ def cartography_equal(
     quotas = even_quotas([len(g) for g in groups], k, rng)
     return np.concatenate([state.unlabelled[g[top_k(score[g], q, rng)]] for g, q in zip(groups, quotas) if q])
 
-# %% ../../nbs/51_clustered.ipynb #67577bfd
+# %% ../../nbs/51_clustered.ipynb #6d316807
 def single_batch_kmeans(
     state:State, # needs the view "features"; only the unlabelled images are clustered
     k:int, # images to pick, and clusters to make
     rng:np.random.Generator, # seeds k-means
+    redo:int=5, # starts of k-means, the best of which counts
 )->np.ndarray: # (k,) pool indices
     "The unlabelled image nearest to each of `k` centroids."
     check_budget(k, len(state.unlabelled))
     x = normalise(state("features"))
-    return fill_up(state.unlabelled[nearest_to_centroid(x, *kmeans(x, k, rng))], state, k, rng)
+    return fill_up(state.unlabelled[nearest_to_centroid(x, *kmeans(x, k, rng, nredo=redo))], state, k, rng)
 
-# %% ../../nbs/51_clustered.ipynb #bf750ef3
+# %% ../../nbs/51_clustered.ipynb #354e0250
 def multi_batch_kmeans(
     state:State, # needs the view "features"; the whole pool is clustered
     k:int, # images to pick, and clusters to make
     rng:np.random.Generator, # seeds k-means
+    redo:int=5, # starts of k-means, the best of which counts
 )->np.ndarray: # (k,) pool indices
     "The nearest unlabelled member of each of `k` clusters of the whole pool."
     check_budget(k, len(state.unlabelled))
     x = normalise(state.all("features"))
-    centroids, assign = kmeans(x, k, rng)
-    near = nearest_to_centroid(x[state.unlabelled], centroids, assign[state.unlabelled])
+    centroids, assign = kmeans(x, k, rng, nredo=redo)
+    rows = x.of(state.unlabelled) if hasattr(x, "of") else x[state.unlabelled]
+    near = nearest_to_centroid(rows, centroids, assign[state.unlabelled])
     return fill_up(state.unlabelled[near], state, k, rng)
 
 # %% ../../nbs/51_clustered.ipynb #e7a3a555

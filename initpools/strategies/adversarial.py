@@ -8,7 +8,7 @@ __all__ = ['QUICK', 'PAPER', 'RELEASED', 'layer', 'PoolVAE', 'discriminator', 'G
            'online_uncertainty', 'sraal', 'slope_penalty', 'Critic', 'waal_score', 'waal', 'classifier',
            'deepfool_distances', 'nearest_boundary', 'deepfool', 'bim_distances', 'bim']
 
-# %% ../../nbs/66_adversarial.ipynb #6d7c0093
+# %% ../../nbs/66_adversarial.ipynb #0084ab65
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..augment import augment, normalise
 from ..core import UserError, check_budget, top_k
 from ..pretext.vae import kl_divergence
 from ..state import State
-from .uncertainty import check_probs
+from .uncertainty import check_labels, check_probs
 from ..terms import Term
 from ..trainer import autocast, seeded
 
@@ -245,7 +245,7 @@ def online_uncertainty(
     var = p.var(1)
     return 1 - top * np.divide(least, var, out=np.ones_like(top), where=var > 1e-15).clip(0, 1)
 
-# %% ../../nbs/66_adversarial.ipynb #ca16fbf7
+# %% ../../nbs/66_adversarial.ipynb #3482b4f2
 def sraal(
     state:State, # with views "images" and "probs"; some of it labelled
     k:int, # images to pick
@@ -253,7 +253,7 @@ def sraal(
     game:Game=QUICK, # sizes and length
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images least like the labelled ones, by a discriminator for which certain images count as labelled."
-    check_budget(k, len(state.unlabelled))
+    check_budget(k, len(state.unlabelled)); check_labels(state)
     says = np.ones(state.n)
     says[state.unlabelled] = 1 - online_uncertainty(check_probs(state("probs"), state.unlabelled))
     return state.unlabelled[top_k(unlikeness(state, rng, game, labelled=says, classes=state.all("probs").shape[1], title="SRAAL"), k, rng)]
@@ -301,7 +301,7 @@ class Critic(Term):
         def critic(): return self.net(features()).float().cpu().numpy()
         return dict(critic=critic)
 
-# %% ../../nbs/66_adversarial.ipynb #a099e5b1
+# %% ../../nbs/66_adversarial.ipynb #4fbf6fa8
 def waal_score(
     p:np.ndarray, # (n, C) probabilities
     critic:np.ndarray, # (n,) in [0, 1], high for images unlike the labelled
@@ -318,7 +318,7 @@ def waal(
     diversity:float=10, # weight of the critic
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images that are uncertain and, for the critic of the training, far from the labelled ones."
-    check_budget(k, len(state.unlabelled))
+    check_budget(k, len(state.unlabelled)); check_labels(state)
     return state.unlabelled[top_k(waal_score(check_probs(state("probs"), state.unlabelled), state("critic"), diversity), k, rng)]
 
 # %% ../../nbs/66_adversarial.ipynb #59fcf6a0
