@@ -178,7 +178,7 @@ def execute(
     settle(errors, runs, store, progress)
     return store
 
-# %% ../../nbs/84_execute.ipynb #39baa614
+# %% ../../nbs/84_execute.ipynb #228df9b3
 def check_runs(
     runs:list, # of Run
 ):
@@ -214,9 +214,8 @@ def settle(
     progress:Progress, # gets its last line
 ):
     "Raise what went wrong; otherwise count what others did as found."
-    texts = list(dict.fromkeys(map(str, errors)))
     for e in errors:
         if not isinstance(e, UserError): raise e
-    if errors: raise UserError(f"{len(texts)} kinds of error stopped {len(errors)} shares; all finished rounds are kept. The first: {texts[0]}" if len(errors) > 1 else f"A share stopped; all finished rounds are kept. {texts[0]}")
+    if errors: raise UserError(f"{len(errors)} share{'s' * (len(errors) > 1)} stopped; all finished rounds are kept. The first error: {errors[0]}")
     progress.found = progress.total - progress.done
     progress.step()

@@ -153,7 +153,7 @@ def starve(
     said = p.communicate()[1].replace("\r", "\n").strip().splitlines()[-1]
     return said, sum(len(l) - 1 for l in lines(Store(Path(folder)/"store")).values())
 
-# %% ../../nbs/86_faults.ipynb #fc38766e
+# %% ../../nbs/86_faults.ipynb #6dce6681
 def shoot(
     cluster, # a LocalCluster
     every:float, # seconds
@@ -163,7 +163,7 @@ def shoot(
     "Kill one worker process of a cluster every few seconds."
     times = []
     while not stop.wait(every):
-        pids = [w.process.pid for w in cluster.workers.values() if w.process and w.process.pid]
+        pids = [w.process.pid for w in list(cluster.workers.values()) if w.process and w.process.status.name == "running"]
         if not pids: continue
         try: os.kill(chance.choice(pids), signal.SIGKILL); times.append(time.time())
         except ProcessLookupError: continue
