@@ -46,7 +46,7 @@ class Run:
     @cached_property
     def block(self): return self.dataset, self.validation, self.seed
 
-# %% ../nbs/70_active.ipynb #992ca760
+# %% ../nbs/70_active.ipynb #84e28ae4
 @dataclass(frozen=True, eq=False)
 class Round:
     "The outcome of one round."
@@ -57,9 +57,9 @@ class Round:
     per_class: tuple  # accuracy of each class; None for a class that is not in the test part
     labels: int       # how many images are labelled
     loss: float       # mean training loss of the last epoch
-    members: tuple = () # test accuracy of each member of a committee
     seconds: dict = field(default_factory=dict) # wall time of train, test, predict and select; not part of the result
     memory: float = None # MB that choosing needed at its peak, beyond what was there before; not part of the result
+    members: tuple = () # test accuracy of each member of a committee
 
 # %% ../nbs/70_active.ipynb #e33e5473
 def split(
