@@ -56,15 +56,16 @@ def verdicts(
             pages.append("\n".join("| " + " | ".join(r) + " |" for r in lines))
     return "\n\n".join(pages)
 
-# %% ../nbs/97_gallery.ipynb #0ea5aba7
+# %% ../nbs/97_gallery.ipynb #8faaa519
 def command(
     template:str, # name
     params:dict, # as injected
     files:Path, # folder of parameter files
 )->str:
     "The command that draws a figure again."
-    own = f"{params.get('name', template)}.yml"
-    if (files/own).exists(): return f"initpools figure {template} -f nbs/figures/params/{own}"
+    name = params.get("name", template)
+    own = next((f for n in (name, name.removeprefix(template + "_")) for f in sorted(files.rglob(n + ".yml"))), None)
+    if own: return f"initpools figure {template} -f nbs/figures/params/{own.relative_to(files).as_posix()}"
     return " ".join([f"initpools figure {template}"] + [f"-p '{k}={json.dumps(v) if isinstance(v, (list, dict)) else v}'" for k, v in params.items()])
 
 def cost(
