@@ -155,7 +155,7 @@ def network(
         how = frozen(name)
         return replace(how, size=how.size if size is None else size), named
     images, task = load(data, root), simclr_task(backbone)
-    net, _ = simclr_net(images, task, data_root(root)/"cache"/"pretext", device, report)
+    net, *_ = simclr_net(images, task, data_root(root)/"cache"/"pretext", device, report)
     return Frozen(net.backbone, images.train.x.shape[3], images.mean, images.std), f"{backbone}#{task_key(task, images)}"
 
 # %% ../nbs/38_features.ipynb #4a9d12fe
