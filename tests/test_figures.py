@@ -13,6 +13,7 @@ import yaml
 
 from initpools.core import UserError, lookup
 from initpools.figure import check_names, declared, read_parameters, run_figure, templates
+from shared import same_twice
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = dict(name="smoke", samplers=["random", "kmeans"], strategies=["random", "min_margin"], seeds=2, initial=10, budget=10, queries=1, pretext_epochs=1, workers=1)
@@ -116,18 +117,11 @@ def test_every_audit_page_is_run():
 def test_learning_curves_twice(tmp_path, monkeypatch):
     "Executed, and executed again from the store: the same notebook and the same pictures."
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
-    figures = ROOT/"figures"
-    try:
-        for turn in ("one", "two"):
-            run_figure("learning_curves", SMOKE, tmp_path/f"{turn}.ipynb")
-            for end in ("svg", "png", "csv"): (figures/f"smoke.{end}").rename(tmp_path/f"{turn}.{end}")
-    finally:
-        for f in figures.glob("smoke.*"): f.unlink()
-    for end in ("svg", "png", "csv"): assert (tmp_path/f"one.{end}").read_bytes() == (tmp_path/f"two.{end}").read_bytes(), end
-    one, two = ((tmp_path/f"{t}.ipynb").read_text().split("16/16 rounds")[0] for t in ("one", "two"))
+    first, second = same_twice("learning_curves", SMOKE, tmp_path)
+    one, two = (text.split("16/16 rounds")[0] for text in (first, second))
     assert one == two
-    assert "0 done" in (tmp_path/"two.ipynb").read_text() and "16 found" in (tmp_path/"two.ipynb").read_text()
-    assert "holds?" in two or "holds?" in (tmp_path/"two.ipynb").read_text()
+    assert "0 done" in second and "16 found" in second
+    assert "holds?" in second
 
 
 @pytest.mark.parametrize("wrong, says", [(dict(seed=3), "'seeds'"), (dict(sampler=["vae"]), "'samplers'"), (dict(quik=True), "'quick'")])

@@ -13,6 +13,7 @@ from initpools.core import UserError
 from initpools.features import HEADER, extract, open_features, read_manifest
 from initpools.figure import check_names, declared, read_parameters, run_figure, templates
 from initpools.frozen import FROZEN, MEASURES, check_budgets
+from shared import same_twice
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = dict(name="low_budget_smoke", backbone="pixels", measure="nn", strategies=["random", "coreset", "single_batch_kmeans"], budgets=[10, 20], seeds=2)
@@ -30,14 +31,7 @@ def test_parameter_files_fit_the_template(file):
 def test_low_budget_twice(tmp_path, monkeypatch):
     "Executed, and executed again from what was kept: the same pictures and numbers."
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
-    figures = ROOT/"figures"
-    try:
-        for turn in ("one", "two"):
-            run_figure("low_budget", SMOKE, tmp_path/f"{turn}.ipynb")
-            for end in ("svg", "png", "csv"): (figures/f"low_budget_smoke.{end}").rename(tmp_path/f"{turn}.{end}")
-    finally:
-        for f in figures.glob("low_budget_smoke.*"): f.unlink()
-    for end in ("svg", "png", "csv"): assert (tmp_path/f"one.{end}").read_bytes() == (tmp_path/f"two.{end}").read_bytes(), end
+    same_twice("low_budget", SMOKE, tmp_path)
 
 
 @pytest.mark.parametrize("wrong, says", [

@@ -38,7 +38,7 @@ def cpu_name(): # -> str
     except (OSError, StopIteration): return platform.processor() or "cpu"
 
 def peak_mb(): # -> int
-    "The largest memory this process has held, in MiB."
+    "The largest memory this process has held since it last began to choose images, in MiB."
     try: return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) // 1024
     except (OSError, StopIteration):
         import resource

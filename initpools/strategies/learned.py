@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ARMS', 'nearest_labelled', 'contrast_score', 'cal', 'degrees', 'propagate', 'gcn_weights', 'train_gcn',
            'uncertain_gcn', 'core_gcn', 'pairs', 'margin_ranking', 'layers', 'watch', 'stages', 'LossHead',
-           'LossPrediction', 'scored', 'learning_loss', 'soft_ranking', 'LossRanking', 'squared_risk', 'log_risk',
+           'LossPrediction', 'scored', 'learning_loss', 'LossRanking', 'squared_risk', 'log_risk',
            'dirichlet_divergence', 'Evidential', 'deal', 'Snapshot', 'discrepancy', 'Discrepancy',
            'held_out_temperature', 'Calibration', 'batches_bought', 'owners', 'ridge_error', 'arm_rewards',
            'arm_weights', 'deal_out', 'adaptive']
@@ -24,6 +24,7 @@ from ..augment import augment, normalise as normalised
 from ..core import UserError, check_budget, top_k
 from ..geometry import k_center, normalise
 from ..state import State, select_random
+from .adversarial import ranking_loss
 from .coverage import core_set
 from .gradient import badge
 from .uncertainty import check_labels, check_probs, fit_temperature, margin_score, min_margin, model_features, model_probs
@@ -272,17 +273,9 @@ def learning_loss(
     return state.unlabelled[among[top_k(s[among], k, rng)]]
 
 # %% ../../nbs/68_learned.ipynb #9335929d
-def soft_ranking(
-    predicted:torch.Tensor, # (b,) predicted losses
-    losses:torch.Tensor, # (b,) true losses, not differentiated
-)->torch.Tensor: # scalar; 0 for a batch of one
-    "Cross-entropy of the order of pairs."
-    higher = (pairs(losses.detach()) > 0).float()
-    return F.binary_cross_entropy_with_logits(pairs(predicted), higher, reduction="sum") / max(len(higher), 1)
-
 class LossRanking(LossPrediction):
     "A head that learns the probability that one image has a higher loss than another."
-    ranking = staticmethod(soft_ranking)
+    ranking = staticmethod(ranking_loss)
 
 # %% ../../nbs/68_learned.ipynb #0432d152
 def squared_risk(
