@@ -12,8 +12,16 @@ def same_twice(template, params, folder):
     try:
         for turn in ("one", "two"):
             run_figure(template, params, folder/f"{turn}.ipynb")
-            for end in ("svg", "png", "csv"): (FIGURES/f"{name}.{end}").rename(folder/f"{turn}.{end}")
+            (folder/turn).mkdir()
+            for file in drawn(name): file.rename(folder/turn/file.name)
     finally:
-        for f in FIGURES.glob(f"{name}.*"): f.unlink()
-    for end in ("svg", "png", "csv"): assert (folder/f"one.{end}").read_bytes() == (folder/f"two.{end}").read_bytes(), end
+        for file in drawn(name): file.unlink()
+    names = sorted(f.name for f in (folder/"one").iterdir())
+    assert names == sorted(f.name for f in (folder/"two").iterdir()) and len(names) >= 3
+    for n in names: assert (folder/"one"/n).read_bytes() == (folder/"two"/n).read_bytes(), n
     return [(folder/f"{turn}.ipynb").read_text() for turn in ("one", "two")]
+
+
+def drawn(name):
+    "What a figure of this name has left under figures/."
+    return [f for end in ("svg", "png", "csv") for f in FIGURES.glob(f"{name}*.{end}")]
