@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: figure figures gallery test outputs readme
+.PHONY: figure figures gpu-figures gallery test outputs readme
 
 figure: $(INSTALLED)      ## train, query and draw the learning curves of the embedded digits
 	$(BIN)/initpools figure learning_curves -p name=digits $(ARGS)
 
 figures: $(INSTALLED)     ## draw the published figures again from their committed records, without training
 	OMP_NUM_THREADS=1 $(BIN)/python -c "from initpools.gallery import redraw; redraw()"
+
+gpu-figures: $(INSTALLED) ## the paper's protocol where a GPU is at hand: missing rounds of Figures 5, 8 and 2 for MINUTES, and on from there the next time
+	$(BIN)/initpools fill figure_5 figure_8 figure_2 --minutes $(or $(MINUTES),25) $(ARGS)
 
 gallery: $(INSTALLED)     ## figures/README.md from the published notebooks
 	$(BIN)/python -c "from initpools.gallery import make_gallery; open('figures/README.md', 'w').write(make_gallery())"

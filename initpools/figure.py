@@ -37,18 +37,19 @@ def check_names(
     "Refuse parameters that a template does not declare."
     for name in names: lookup("parameter", name, valid)
 
-# %% ../nbs/95_figure.ipynb #da740f81
+# %% ../nbs/95_figure.ipynb #ec1746c4
 PLAIN = str, int, float, bool, list, dict, tuple, type(None)
 
 def check_parameters(
     namespace:dict, # globals() of the notebook, before anything else is defined
     template:str, # the template's name
 ):
-    "Refuse undeclared parameters, however the notebook was executed."
+    "Refuse undeclared parameters, however the notebook was executed; leave the others where `%%keep` finds them."
     hidden = getattr(getattr(namespace.get("get_ipython", lambda: None)(), "user_ns_hidden", None), "keys", set)()
     given = [k for k, v in namespace.items() if isinstance(v, PLAIN) and not k.startswith("_") and k not in hidden and k not in ("In", "Out")]
     file = repo_root()/"nbs"/"figures"/f"{template}.ipynb"
     if file.exists(): check_names(given, declared(file))
+    namespace.update(_template=template, _parameters={k: namespace[k] for k in given})
 
 # %% ../nbs/95_figure.ipynb #a77623cf
 def save_figure(

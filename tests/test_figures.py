@@ -1,6 +1,7 @@
 "Figure templates run at smoke size, refuse what they do not know, and give the same bytes twice."
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -13,7 +14,7 @@ import yaml
 
 from initpools.core import UserError, lookup
 from initpools.figure import check_names, declared, read_parameters, run_figure, templates
-from shared import same_twice
+from shared import drawn, same_twice
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = dict(name="smoke", samplers=["random", "kmeans"], strategies=["random", "min_margin"], seeds=2, initial=10, budget=10, queries=1, pretext_epochs=1, workers=1)
@@ -84,6 +85,7 @@ def twice(template, folder):
         for turn in ("one", "two"):
             run_figure(template, dict(SMALL[template], name=name), folder/f"{turn}.ipynb")
             for end in ("svg", "png", "csv"): (ROOT/"figures"/f"{name}.{end}").rename(folder/f"{turn}.{end}")
+            shutil.rmtree(folder/"data"/"store", ignore_errors=True) # what was measured is measured again
     except UserError as e: return str(e)
     finally:
         for f in (ROOT/"figures").glob(f"{name}.*"): f.unlink()
@@ -108,6 +110,27 @@ def test_small_templates_twice(smoked, template):
     verdict = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Verdict"))
     says = "".join(o.get("text", [""])[0] for c in cells[verdict:] for o in c.get("outputs", []))
     assert says and "nan" not in says, says
+
+
+def test_a_page_is_drawn_from_its_records(tmp_path, monkeypatch):
+    "Measured once, then only read: the same bytes, and the second time nothing could have been measured."
+    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
+    small = dict(SMALL["audit_best_weights"], name="smoke_kept")
+    def turn(name):
+        run_figure("audit_best_weights", small, tmp_path/f"{name}.ipynb")
+        (tmp_path/name).mkdir()
+        for f in drawn("smoke_kept"): f.rename(tmp_path/name/f.name)
+    try:
+        turn("measured")
+        monkeypatch.setenv("INITPOOLS_REDRAW", "1")
+        turn("read")
+        kept, = (tmp_path/"data"/"store"/"cells").iterdir()
+        kept.write_bytes(kept.read_bytes()[:-9])
+        with pytest.raises(UserError, match="has a damaged record|cut off"): turn("broken")
+    finally:
+        for f in drawn("smoke_kept"): f.unlink()
+    assert (tmp_path/"measured.ipynb").read_bytes() == (tmp_path/"read.ipynb").read_bytes()
+    for f in (tmp_path/"measured").iterdir(): assert f.read_bytes() == (tmp_path/"read"/f.name).read_bytes(), f.name
 
 
 def test_every_audit_page_is_run():
@@ -150,3 +173,20 @@ def test_the_command_line(tmp_path):
 def test_the_page_of_figures_is_fresh():
     from initpools.gallery import make_gallery
     assert make_gallery() == (ROOT/"figures"/"README.md").read_text(), "run make gallery"
+
+
+def test_redrawing_trains_nothing_and_spoils_nothing(tmp_path, monkeypatch):
+    "A figure that has no records is named and left to the byte; INITPOOLS_REDRAW does not outlive the call."
+    from initpools.gallery import redraw
+    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
+    (tmp_path/"figures").mkdir()
+    for name in ("nbs", "settings.ini"): (tmp_path/name).symlink_to(ROOT/name)
+    cell = lambda text, *tags: dict(cell_type="code", source=text, metadata=dict(tags=tags), outputs=[])
+    for name, given, template in (("curves", dict(SMOKE, seeds=1), "learning_curves"), ("page", dict(datasets={"digits": [20]}, epochs=7), "audit_best_weights")):
+        cells = [dict(cell_type="markdown", source=f"# {name}", metadata={}), cell("\n".join(f"{k} = {v!r}" for k, v in given.items()), "injected-parameters"), cell(f'check_parameters(globals(), "{template}")')]
+        (tmp_path/"figures"/f"{name}.ipynb").write_text(json.dumps(dict(cells=cells)))
+    before, said = {f.name: f.read_bytes() for f in (tmp_path/"figures").iterdir()}, []
+    redraw(tmp_path, said.append)
+    assert {n: (tmp_path/"figures"/n).read_bytes() for n in before} == before
+    assert all("was left as it is" in line and "by its own command" in line for line in said) and len(said) == 2, said
+    assert "INITPOOLS_REDRAW" not in os.environ and not list((tmp_path/"data").rglob("*.jsonl"))

@@ -178,7 +178,7 @@ def execute(
     settle(errors, runs, store, progress)
     return store
 
-# %% ../../nbs/84_execute.ipynb #228df9b3
+# %% ../../nbs/84_execute.ipynb #70b29399
 def check_runs(
     runs:list, # of Run
 ):
@@ -192,7 +192,8 @@ def check_runs(
 def make_ready(
     store:Store, # about to be written
 ):
-    "Make the folder, and remove what killed processes left there and in the cache."
+    "Make the folder, and remove what killed processes left there; refuse where published figures are only drawn again."
+    if os.environ.get("INITPOOLS_REDRAW"): raise UserError(f"Not all rounds of this figure are in {store.folder.name}: execute it by its own command first.")
     with store._writing("The store"): store.folder.mkdir(parents=True, exist_ok=True); store.sweep()
 
 def wait_for_others(
