@@ -143,7 +143,7 @@ def pick_executor(
     workers = workers or (1 if gpu else os.cpu_count())
     return ("local" if executor == "auto" and workers == 1 else "processes" if executor == "auto" else executor), workers
 
-# %% ../../nbs/84_execute.ipynb #79d67611
+# %% ../../nbs/84_execute.ipynb #b883e813
 def execute(
     runs:list, # of Run
     store:Store=None, # where rounds are kept; default: the folder `store` under the data root
@@ -172,13 +172,15 @@ def execute(
     if todo: make_ready(store)
     while todo:
         shares, tell = batches(todo, cohort), lambda n, note: progress.step(n, note)
-        outcomes = in_this_process(shares, how, tell) if engine == "local" else in_processes(shares, how, tell, workers, patience) if engine == "processes" else on_cluster(shares, how, tell, engine, patience)
+        if engine == "local": outcomes = in_this_process(shares, how, tell)
+        elif engine == "processes": outcomes = in_processes(shares, how, tell, workers, patience)
+        else: outcomes = on_cluster(shares, how, tell, engine, patience)
         errors += [o for o in outcomes if isinstance(o, Exception)]
         todo = wait_for_others(sum((o for o in outcomes if isinstance(o, list)), []), store, progress)
     settle(errors, runs, store, progress)
     return store
 
-# %% ../../nbs/84_execute.ipynb #70b29399
+# %% ../../nbs/84_execute.ipynb #b4cbe6b4
 def check_runs(
     runs:list, # of Run
 ):
@@ -196,6 +198,7 @@ def make_ready(
     if os.environ.get("INITPOOLS_REDRAW"): raise UserError(f"Not all rounds of this figure are in {store.folder.name}: execute it by its own command first.")
     with store._writing("The store"): store.folder.mkdir(parents=True, exist_ok=True); store.sweep()
 
+# %% ../../nbs/84_execute.ipynb #6aba8c6c
 def wait_for_others(
     runs:list, # claimed by other executions when they were asked for
     store:Store, # where their rounds arrive
