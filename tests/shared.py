@@ -16,10 +16,15 @@ def same_twice(template, params, folder):
             for file in drawn(name): file.rename(folder/turn/file.name)
     finally:
         for file in drawn(name): file.unlink()
-    names = sorted(f.name for f in (folder/"one").iterdir())
-    assert names == sorted(f.name for f in (folder/"two").iterdir()) and len(names) >= 3
-    for n in names: assert (folder/"one"/n).read_bytes() == (folder/"two"/n).read_bytes(), n
+    same_files(folder, "one", "two")
     return [(folder/f"{turn}.ipynb").read_text() for turn in ("one", "two")]
+
+
+def same_files(folder, one, two):
+    "Two turns have drawn the same files, byte for byte."
+    names = sorted(f.name for f in (folder/one).iterdir())
+    assert names == sorted(f.name for f in (folder/two).iterdir()) and len(names) >= 3
+    for n in names: assert (folder/one/n).read_bytes() == (folder/two/n).read_bytes(), n
 
 
 def drawn(name):

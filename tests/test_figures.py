@@ -14,7 +14,7 @@ import yaml
 
 from initpools.core import UserError, lookup
 from initpools.figure import check_names, declared, read_parameters, run_figure, templates
-from shared import drawn, same_twice
+from shared import drawn, same_files, same_twice
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = dict(name="smoke", samplers=["random", "kmeans"], strategies=["random", "min_margin"], seeds=2, initial=10, budget=10, queries=1, pretext_epochs=1, workers=1)
@@ -32,6 +32,8 @@ SMALL = { # template -> parameters that make it a matter of seconds
     "audit_variation_ratio": dict(datasets={"digits": [20, 20]}, epochs=4, pool=300),
     "audit_nan_entropy": dict(datasets={"digits": [40, 8]}, pool=200),
     "audit_one_seed": dict(datasets={"digits": ["vae", 2, "", 20]}, pools=2, weights=2),
+    "figure_1": dict(points=60, picks=10, seeds=2),
+    "initial_pools": dict(budgets=[20], samplers=["random", "vae", "kmeans"], seeds=1, epochs={"vae": 1}, points=200, first=6),
     "table_1": dict(),
     "table_2": dict(datasets={"digits": [1, 2, "small_cnn"]}),
 }
@@ -83,12 +85,12 @@ def twice(template, folder):
     folder.mkdir()
     try:
         for turn in ("one", "two"):
-            run_figure(template, dict(SMALL[template], name=name), folder/f"{turn}.ipynb")
-            for end in ("svg", "png", "csv"): (ROOT/"figures"/f"{name}.{end}").rename(folder/f"{turn}.{end}")
+            run_figure(template, dict(SMALL[template], name=name), folder/turn/"page.ipynb")
+            for file in drawn(name): file.rename(folder/turn/file.name)
             shutil.rmtree(folder/"data"/"store", ignore_errors=True) # what was measured is measured again
     except UserError as e: return str(e)
     finally:
-        for f in (ROOT/"figures").glob(f"{name}.*"): f.unlink()
+        for file in drawn(name): file.unlink()
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +107,10 @@ def test_small_templates_twice(smoked, template):
     "The same parameters, the same bytes: the second time with the pretext tasks from the cache."
     folder, error = smoked[template]
     assert error is None, error
-    for end in ("ipynb", "svg", "png", "csv"): assert (folder/f"one.{end}").read_bytes() == (folder/f"two.{end}").read_bytes(), end
-    cells = json.loads((folder/"one.ipynb").read_text())["cells"]
-    verdict = next(i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Verdict"))
-    says = "".join(o.get("text", [""])[0] for c in cells[verdict:] for o in c.get("outputs", []))
+    same_files(folder, "one", "two")
+    cells = json.loads((folder/"one"/"page.ipynb").read_text())["cells"]
+    verdict = next((i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Verdict")), 0)
+    says = "".join("".join(o.get("text", o.get("data", {}).get("text/plain", ""))) for c in cells[verdict:] for o in c.get("outputs", []))
     assert says and "nan" not in says, says
 
 
@@ -117,8 +119,7 @@ def test_a_page_is_drawn_from_its_records(tmp_path, monkeypatch):
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
     small = dict(SMALL["audit_best_weights"], name="smoke_kept")
     def turn(name):
-        run_figure("audit_best_weights", small, tmp_path/f"{name}.ipynb")
-        (tmp_path/name).mkdir()
+        run_figure("audit_best_weights", small, tmp_path/name/"page.ipynb")
         for f in drawn("smoke_kept"): f.rename(tmp_path/name/f.name)
     try:
         turn("measured")
@@ -129,12 +130,29 @@ def test_a_page_is_drawn_from_its_records(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="has a damaged record|cut off"): turn("broken")
     finally:
         for f in drawn("smoke_kept"): f.unlink()
-    assert (tmp_path/"measured.ipynb").read_bytes() == (tmp_path/"read.ipynb").read_bytes()
-    for f in (tmp_path/"measured").iterdir(): assert f.read_bytes() == (tmp_path/"read"/f.name).read_bytes(), f.name
+    same_files(tmp_path, "measured", "read")
 
 
-def test_every_audit_page_is_run():
-    assert {t for t in templates(ROOT) if t.startswith("audit_")} <= set(SMALL)
+BENCHMARKS = { # template -> parameters that make it a matter of seconds; what it times differs from time to time
+    "benchmark_selection": dict(n=600, labelled=20, picks=[20, 40], herd=10, sizes=[300, 600], large=0, repeats=1),
+    "benchmark_queries": dict(n=400, d=16, labelled=30, query=10, badge=20, repeats=1),
+}
+
+
+@pytest.mark.parametrize("template", BENCHMARKS)
+def test_small_benchmarks(template, tmp_path, monkeypatch):
+    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
+    try: out = run_figure(template, dict(BENCHMARKS[template], name=f"smoke_{template}"), tmp_path/"out.ipynb")
+    finally:
+        files = drawn(f"smoke_{template}")
+        for file in files: file.unlink()
+    assert len(files) == 3 and "target: at most" in out.read_text()
+
+
+def test_every_template_is_run():
+    elsewhere = {"learning_curves", "strategies", "low_budget"} # below, and in test_low_budget
+    timed = {"benchmark_training", "benchmark_frozen", "benchmark_grid"} # minutes even when small; what they call has tests of its own
+    assert set(templates(ROOT)) == set(SMALL) | set(BENCHMARKS) | elsewhere | timed
 
 
 def test_learning_curves_twice(tmp_path, monkeypatch):
@@ -145,6 +163,14 @@ def test_learning_curves_twice(tmp_path, monkeypatch):
     assert one == two
     assert "0 done" in second and "16 found" in second
     assert "holds?" in second
+
+
+def test_strategies_twice(tmp_path, monkeypatch):
+    "Its table tells what choosing cost, so the second time has to read it."
+    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
+    small = dict(name="smoke_strategies", strategies=["random", "min_margin", "ens_lc"], seeds=2, initial=10, budget=10, queries=1, workers=1)
+    _, second = same_twice("strategies", small, tmp_path)
+    assert "12 found" in second and "ENS-LC" in second and "verdict" in second
 
 
 @pytest.mark.parametrize("wrong, says", [(dict(seed=3), "'seeds'"), (dict(sampler=["vae"]), "'samplers'"), (dict(quik=True), "'quick'")])
