@@ -29,7 +29,7 @@ def style(
     i = order.index(sampler) if sampler in order else len(order)
     return dict(color=PALETTE[i % len(PALETTE)], marker=MARKERS[i % len(MARKERS)], ls=DASHES[i // 3 % len(DASHES)])
 
-# %% ../nbs/91_plots.ipynb #2aa1d7ed
+# %% ../nbs/91_plots.ipynb #49a83e39
 def learning_curve(
     frame:pd.DataFrame, # tidy rounds of one strategy
     ax=None, # matplotlib axes; default: new ones
@@ -43,7 +43,7 @@ def learning_curve(
         points, look = table[table.sampler == sampler], style(sampler)
         ax.plot(points.labels, 100 * points["mean"], ms=3.2, lw=1.2, label=SAMPLERS[sampler].title, **look)
         if points.n.max() > 1: ax.fill_between(points.labels, 100 * (points["mean"] - points.sd), 100 * (points["mean"] + points.sd), color=look["color"], alpha=.13, lw=0)
-    ax.grid(alpha=.25, lw=.5)
+    ax.grid(alpha=.25, lw=.5); ax.locator_params(axis="x", nbins=5)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
