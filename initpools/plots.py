@@ -6,7 +6,9 @@
 __all__ = ['PALETTE', 'MARKERS', 'DASHES', 'ORDER', 'style', 'learning_curve', 'learning_curves', 'overlap_curves', 'ranking',
            'class_bars', 'overlap_matrix', 'pool_map', 'image_grid', 'pools_figure']
 
-# %% ../nbs/91_plots.ipynb #fa8cf14d
+# %% ../nbs/91_plots.ipynb #b5f07382
+import textwrap
+
 import numpy as np
 import pandas as pd
 
@@ -47,7 +49,7 @@ def learning_curve(
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
-# %% ../nbs/91_plots.ipynb #14b5b186
+# %% ../nbs/91_plots.ipynb #d40982da
 def learning_curves(
     frame:pd.DataFrame, # tidy rounds
     title:str="", # of the whole figure
@@ -67,8 +69,9 @@ def learning_curves(
     for ax in axs.flat[len(strategies):]: ax.axis("off")
     for ax in axs[-1]: ax.set_xlabel("labelled images")
     fig.supylabel(what, fontsize=10)
-    fig.suptitle(f"{title}\n", fontsize=12, x=.02, ha="left")
-    fig.text(.02, 1 - .30 / fig.get_figheight(), subtitle, fontsize=7.5, color="#555555", va="top")
+    small = textwrap.fill(subtitle, int(16.5 * fig.get_figwidth()))
+    fig.suptitle(title + "\n" * (1 + small.count("\n")), fontsize=12, x=.02, ha="left")
+    fig.text(.02, 1 - .30 / fig.get_figheight(), small, fontsize=7.5, color="#555555", va="top")
     fig.legend(*axs.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(5, frame.sampler.nunique()), frameon=False, fontsize=9)
     return fig
 
