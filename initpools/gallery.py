@@ -105,7 +105,7 @@ def make_gallery(
              "Commands are given from the repository's folder with the environment active; `make figures` draws what has published records again, without training.\n")
     return "\n\n".join([intro.strip(), *(entry(f, root/"nbs"/"figures"/"params") for f in files)]) + "\n"
 
-# %% ../nbs/97_gallery.ipynb #db8bb364
+# %% ../nbs/97_gallery.ipynb #fed0d650
 def redraw_one(
     file:Path, # an executed notebook under figures/
     root:Path, # the repository
@@ -126,10 +126,11 @@ def redraw(
     workers:int=0, # notebooks at a time; 0 for one a core
 ):
     "Draw all figures with published records again, and write the page."
-    root, before = root or repo_root(), os.environ.get("INITPOOLS_REDRAW")
-    os.environ["INITPOOLS_REDRAW"] = "1" # nothing may be trained
+    root, before = root or repo_root(), os.environ.get("INITPOOLS_REDRAW", "")
     files = sorted((root/"figures").glob("*.ipynb"))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool: # each notebook has a process of its own
-        for line in pool.map(redraw_one, files, [root] * len(files)): say(line)
-    os.environ.pop("INITPOOLS_REDRAW") if before is None else None
+    os.environ["INITPOOLS_REDRAW"] = "1" # nothing may be trained
+    try:
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool: # each notebook has a process of its own
+            for line in pool.map(redraw_one, files, [root] * len(files)): say(line)
+    finally: os.environ["INITPOOLS_REDRAW"] = before
     write_atomic(root/"figures"/"README.md", make_gallery(root).encode())

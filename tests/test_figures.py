@@ -215,4 +215,4 @@ def test_redrawing_trains_nothing_and_spoils_nothing(tmp_path, monkeypatch):
     redraw(tmp_path, said.append)
     assert {n: (tmp_path/"figures"/n).read_bytes() for n in before} == before
     assert all("was left as it is" in line and "by its own command" in line for line in said) and len(said) == 2, said
-    assert "INITPOOLS_REDRAW" not in os.environ and not list((tmp_path/"data").rglob("*.jsonl"))
+    assert not os.environ["INITPOOLS_REDRAW"] and not list((tmp_path/"data").rglob("*.jsonl"))
