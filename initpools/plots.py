@@ -49,7 +49,7 @@ def learning_curve(
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
-# %% ../nbs/91_plots.ipynb #d40982da
+# %% ../nbs/91_plots.ipynb #03ba00f3
 def learning_curves(
     frame:pd.DataFrame, # tidy rounds
     title:str="", # of the whole figure
@@ -72,7 +72,7 @@ def learning_curves(
     small = textwrap.fill(subtitle, int(16.5 * fig.get_figwidth()))
     fig.suptitle(title + "\n" * (1 + small.count("\n")), fontsize=12, x=.02, ha="left")
     fig.text(.02, 1 - .30 / fig.get_figheight(), small, fontsize=7.5, color="#555555", va="top")
-    fig.legend(*axs.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(5, frame.sampler.nunique()), frameon=False, fontsize=9)
+    fig.legend(*axs.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(5, int(fig.get_figwidth() / 1.7), frame.sampler.nunique()), frameon=False, fontsize=9)
     return fig
 
 # %% ../nbs/91_plots.ipynb #094a96b9
