@@ -19,17 +19,17 @@ from ..geometry import check_features, kmeans
 from .core import Pretext, Task, embed_all, fresh_backbone, train_epochs
 from ..trainer import autocast, seeded
 
-# %% ../../nbs/35_deepcluster.ipynb #e8226b46
+# %% ../../nbs/35_deepcluster.ipynb #0bad53b8
 def whiten(
     x, # (n, d) features
     dim:int=256, # principal components kept, at most
 )->np.ndarray: # (n, <=dim) float32, uncorrelated and of variance 1
     "Project on the principal components and divide by their standard deviations."
     x = check_features(x)
-    x = x - x.mean(0)
+    size, x = np.square(x).mean(0).sum(), x - x.mean(0)
     values, vectors = np.linalg.eigh(x.T @ x / len(x))
-    keep = np.flatnonzero(values > 1e-6 * max(values[-1], 1e-12))[-dim:]
-    if not len(keep): raise UserError("The features of all images are equal, so nothing can be clustered: train for longer, or take another backbone.")
+    keep = np.flatnonzero(values > 1e-6 * values[-1])[-dim:]
+    if values[-1] <= 1e-9 * size: raise UserError("The features of all images are equal, so nothing can be clustered: train for longer, or take another backbone.")
     return x @ (vectors[:, keep] / np.sqrt(values[keep])).astype(np.float32)
 
 def unit(x): return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
