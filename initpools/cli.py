@@ -102,7 +102,7 @@ def export(
     "Write the whole table, one row a round, provenance included."
     print(f"{open_store(folder).export(file)} rounds written to {file}")
 
-# %% ../nbs/96_cli.ipynb #e9786b32
+# %% ../nbs/96_cli.ipynb #8d846d90
 @app.command()
 def fill(
     figures:Annotated[list[str], typer.Argument(help="parameter files of learning curves, or their names under nbs/figures/params")],
@@ -112,7 +112,7 @@ def fill(
     cohort:Annotated[int, typer.Option(help="groups of runs that train together; 0: 8 on a GPU, 1 on a CPU")] = 0,
     root:Annotated[str, typer.Option(help="data root; default: INITPOOLS_DATA, else data/")] = "",
 ):
-    "Do missing rounds of figures until time is up; exit code 1 if some are left."
+    "Do missing rounds of figures until time is up; the next call goes on."
     from initpools.core import repo_root
     from initpools.figure import read_parameters
     from initpools.lab.fill import fill as go, figure_runs
@@ -120,7 +120,7 @@ def fill(
     known = repo_root()/"nbs"/"figures"/"params"
     named = {f: read_parameters([f if Path(f).suffix == ".yml" else known/f"{f}.yml"]) for f in figures}
     plans = {p.get("name", f): figure_runs(p, root or None) for f, p in named.items()}
-    if not go(plans, Store(store), minutes, device, cohort=cohort, root=root or None): raise typer.Exit(1)
+    go(plans, Store(store), minutes, device, cohort=cohort, root=root or None)
 
 # %% ../nbs/96_cli.ipynb #e4de66ab
 @app.command()

@@ -54,8 +54,8 @@ def unpack(
     frame = frame.set_axis([unpack(c) for c, *_ in columns], axis=1)
     return frame.set_index(list(frame.columns[:deep])) if deep else frame
 
-# %% ../nbs/94_keep.ipynb #b83ae8e6
-WHERE = {"name", "title", "store", "root", "device", "executor", "workers", "threads"} # parameters that change no value
+# %% ../nbs/94_keep.ipynb #c8ec2441
+WHERE = {"name", "title", "store", "root", "device", "executor", "workers", "threads"} # parameters on which at most last digits hang
 
 def cell_file(
     template:str, # the notebook's name
@@ -86,8 +86,9 @@ def write_cell(
     values:dict, # name -> value
 ):
     "Keep a cell's values."
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, "\n".join([seal(dict(source=source, params=pack(params))), seal(pack(values)), ""]).encode())
+    with Store(file.parent)._writing("A cell's record"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, "\n".join([seal(dict(source=source, params=pack(params))), seal(pack(values)), ""]).encode())
 
 # %% ../nbs/94_keep.ipynb #73182496
 def keep_cell(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Progress', 'in_this_process', 'in_processes', 'pick_executor', 'execute', 'check_runs', 'make_ready',
-           'wait_for_others', 'settle']
+           'wait_for_others', 'refuse', 'settle']
 
 # %% ../../nbs/84_execute.ipynb #e807ed16
 import os, sys, time
@@ -198,7 +198,7 @@ def make_ready(
     if os.environ.get("INITPOOLS_REDRAW"): raise UserError(f"Not all rounds of this figure are in {store.folder.name}: execute it by its own command first.")
     with store._writing("The store"): store.folder.mkdir(parents=True, exist_ok=True); store.sweep()
 
-# %% ../../nbs/84_execute.ipynb #6aba8c6c
+# %% ../../nbs/84_execute.ipynb #1ce1ef53
 def wait_for_others(
     runs:list, # claimed by other executions when they were asked for
     store:Store, # where their rounds arrive
@@ -211,6 +211,14 @@ def wait_for_others(
     time.sleep(pause)
     return [run for run in runs if len(store.rounds(run)) < len(run.budgets)]
 
+def refuse(
+    errors:list, # exceptions that stopped shares
+):
+    "Raise what went wrong, in one sentence where users can mend it."
+    for e in errors:
+        if not isinstance(e, UserError): raise e
+    if errors: raise UserError(f"{len(errors)} share{'s' * (len(errors) > 1)} stopped; all finished rounds are kept. The first error: {errors[0]}")
+
 def settle(
     errors:list, # exceptions
     runs:list, # of the grid
@@ -218,8 +226,6 @@ def settle(
     progress:Progress, # gets its last line
 ):
     "Raise what went wrong; otherwise count what others did as found."
-    for e in errors:
-        if not isinstance(e, UserError): raise e
-    if errors: raise UserError(f"{len(errors)} share{'s' * (len(errors) > 1)} stopped; all finished rounds are kept. The first error: {errors[0]}")
+    refuse(errors)
     progress.found = progress.total - progress.done
     progress.step()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['figure_runs', 'trained_images', 'cost', 'cost_text', 'TimeUp', 'fill']
 
-# %% ../../nbs/87_fill.ipynb #52de6a5d
+# %% ../../nbs/87_fill.ipynb #ea73a860
 import time
 from inspect import signature
 from itertools import groupby
@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ..core import UserError, pick_device
 from ..datasets import load
+from .execute import in_this_process, make_ready, refuse
 from .grid import grid
 from .store import Store
-from .work import How, batches, do_share
+from .work import How, batches
 from ..strategies import STRATEGIES
 from ..trainer import epochs_for
 
@@ -61,7 +62,7 @@ def cost_text(
     if not c["rounds"]: return f"{name}: 0 of {c['of']:,} rounds"
     return f"{name}: {c['rounds']:,} of {c['of']:,} rounds; {c['images_s']:,.0f} training images a second; {c['spent'] / 60:,.1f} minutes so far, the whole figure about {c['whole'] / 60:,.1f}"
 
-# %% ../../nbs/87_fill.ipynb #c65184e9
+# %% ../../nbs/87_fill.ipynb #d08b7cfa
 class TimeUp(Exception): "The time limit has passed."
 
 def fill(
@@ -77,24 +78,21 @@ def fill(
     clock=time.monotonic, # seconds
 )->bool: # whether all is done
     "Do missing rounds of figures until time is up."
-    import torch
-    torch.set_num_threads(threads)
     end, here, done, errors = clock() + 60 * minutes, pick_device(device), [], []
+    how = How(str(store.folder.resolve()), root and str(root), here, precision, cohort or (8 if here.startswith("cuda") else 1), threads)
     def tell(n, note):
         done.append(n)
         if clock() >= end: raise TimeUp
-    how = How(str(store.folder.resolve()), root and str(root), here, precision, cohort or (8 if here.startswith("cuda") else 1), threads)
-    try:
-        for name, runs in plans.items():
-            for share in _shares(runs, store, how.cohort):
-                if clock() >= end: raise TimeUp
-                try: do_share(share, how, tell)
-                except UserError as e: errors.append(e); say(f"{name}: {share[0].sampler}, seed {share[0].seed} stopped: {e}")
-            say(cost_text(name, cost(runs, store)))
-    except TimeUp: say(f"{name}, when time was up: " + cost_text(name, cost(runs, store)).removeprefix(f"{name}: "))
+    make_ready(store)
+    for name, runs in plans.items():
+        for share in _shares(runs, store, how.cohort):
+            if clock() >= end: break
+            outcome, = in_this_process([share], how, tell)
+            if isinstance(outcome, Exception) and not isinstance(outcome, TimeUp): errors.append(outcome)
+        say(cost_text(name, cost(runs, store)))
     left = sum(len(run.budgets) - len(store.rounds(run)) for run in dict.fromkeys(sum(plans.values(), [])))
     say(f"{sum(done):,} rounds done, {left:,} left" + (": call again to go on" if left else ""))
-    if errors: raise UserError(f"{len(errors)} share{'s' * (len(errors) > 1)} stopped; all finished rounds are kept. The first error: {errors[0]}")
+    refuse(errors)
     return left == 0
 
 def _shares(runs, store, cohort):
