@@ -19,7 +19,7 @@ gallery: $(INSTALLED)     ## figures/README.md from the published notebooks
 
 test: $(INSTALLED)        ## every module notebook, then what spans them
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests
 
 outputs: $(INSTALLED)     ## run every module notebook in place and keep its outputs
 	cd nbs && OMP_NUM_THREADS=1 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace $(or $(NB),*.ipynb)

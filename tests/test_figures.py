@@ -102,6 +102,7 @@ def smoked(request, tmp_path_factory):
         return {t: (home/t, error) for t, error in zip(wanted, workers.map(twice, wanted, [home/t for t in wanted]))}
 
 
+@pytest.mark.xdist_group("smoked")
 @pytest.mark.parametrize("template", SMALL)
 def test_small_templates_twice(smoked, template):
     "The same parameters, the same bytes: the second time with the pretext tasks from the cache."

@@ -16,6 +16,7 @@ from initpools.lab.store import SCHEMA, Store, diff, seal
 
 SEEDS, QUERIES = 1, 1
 runs = small_grid(SEEDS, QUERIES)
+pytestmark = pytest.mark.xdist_group("resume") # one process: the tests share a fixture
 
 
 @pytest.fixture(scope="module")
