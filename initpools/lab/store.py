@@ -167,18 +167,18 @@ def sweep(self:Store)->list: # names of the files removed
     return gone
 Store.claim, Store.sweep = claim, sweep
 
-# %% ../../nbs/81_store.ipynb #c5709265
+# %% ../../nbs/81_store.ipynb #b2152aaf
 def frame(
     self:Store,
     runs:list=None, # of Run; default: every run in the folder
-    made:bool=False, # also the queries, versions, and the seconds of each stage
+    made:bool=False, # also the queries, the recipe, versions, and the seconds of each stage
 ): # -> pandas.DataFrame
     "One row a round."
     import pandas as pd
     rows = []
     for file in self.files() if runs is None else map(self.file, runs):
         found = read_sound(file)
-        rows += [_row(found.head["run"], file.stem, r) | (_made(r) if made else {}) for r in found.records]
+        rows += [_row(found.head["run"], file.stem, r) | (_made(found.head["run"], r) if made else {}) for r in found.records]
     return pd.DataFrame(rows)
 
 def _row(run, key, record):
@@ -188,10 +188,11 @@ def _row(run, key, record):
     return dict(key=key, **facts, model=run["recipe"]["model"], task=(run["task"] or {}).get("name"), round=found["index"], labels=found["labels"],
                 accuracy=found["accuracy"], members=sum(m) / len(m) if (m := found.get("members")) else None, loss=found["loss"], per_class=found["per_class"], bought=found["bought"], seconds=sum(made["seconds"].values()), device=made.get("device"))
 
-def _made(record):
+def _made(run, record):
     "How a round was made, as further columns."
-    made = record["made"]
-    return dict(query=record["result"]["query"], **{f"seconds_{k}": v for k, v in made["seconds"].items()}, **{k: v for k, v in made.items() if k not in ("seconds", "device")})
+    made, recipe = record["made"], {**asdict(Recipe()), **run["recipe"]} # a record leaves out what it has by default
+    return dict(query=record["result"]["query"], passes=run["passes"], **{f"recipe_{k}": "+".join(v) if isinstance(v, (list, tuple)) else v for k, v in recipe.items() if k != "model"},
+                **{f"seconds_{k}": v for k, v in made["seconds"].items()}, **{k: v for k, v in made.items() if k not in ("seconds", "device")})
 Store.frame = frame
 
 # %% ../../nbs/81_store.ipynb #55f39da8
