@@ -167,7 +167,7 @@ def sweep(self:Store)->list: # names of the files removed
     return gone
 Store.claim, Store.sweep = claim, sweep
 
-# %% ../../nbs/81_store.ipynb #b2152aaf
+# %% ../../nbs/81_store.ipynb #2b798496
 def frame(
     self:Store,
     runs:list=None, # of Run; default: every run in the folder
@@ -186,7 +186,11 @@ def _row(run, key, record):
     found, made = record["result"], record["made"]
     facts = {k: run[k] for k in ("dataset", "sampler", "strategy", "seed", "validation", "dropout")}
     return dict(key=key, **facts, model=run["recipe"]["model"], task=(run["task"] or {}).get("name"), round=found["index"], labels=found["labels"],
-                accuracy=found["accuracy"], members=sum(m) / len(m) if (m := found.get("members")) else None, loss=found["loss"], per_class=found["per_class"], bought=found["bought"], seconds=sum(made["seconds"].values()), device=made.get("device"))
+                accuracy=found["accuracy"], members=sum(m) / len(m) if (m := found.get("members")) else None, loss=found["loss"], per_class=found["per_class"], bought=found["bought"], seconds=sum(made["seconds"].values()), device=_where(made))
+
+def _where(made):
+    "A device and, where it is known, the number format; runs of two formats are not one experiment."
+    return f"{made['device']}, {made['precision']}" if made.get("precision") in ("bf16", "fp32") else made.get("device")
 
 def _made(run, record):
     "How a round was made, as further columns."

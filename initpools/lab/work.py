@@ -6,7 +6,7 @@
 __all__ = ['GIVEN_UP', 'provenance', 'cpu_name', 'peak_mb', 'batches', 'How', 'load_once', 'do_share', 'make_artefact',
            'artefacts_of', 'Patience']
 
-# %% ../../nbs/82_work.ipynb #fe2d6c0e
+# %% ../../nbs/82_work.ipynb #e76aec7a
 import os, platform
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,17 +19,18 @@ from ..core import UserError, pick_device
 from ..datasets import load
 from .store import Store
 from ..pretext import pretext
+from ..trainer import number_format
 
-# %% ../../nbs/82_work.ipynb #03cc0bb3
+# %% ../../nbs/82_work.ipynb #9783948e
 def provenance(
     device:str, # where the run computes
-    precision:str, # number format asked for
+    precision:str, # number format asked for; written is what "auto" means there
 )->dict:
     "What a record says of its making."
     import numpy, torch
     gpu = device.startswith("cuda")
     return dict(initpools=__version__, python=platform.python_version(), torch=torch.__version__, numpy=numpy.__version__, cuda=torch.version.cuda if gpu else None,
-                device=torch.cuda.get_device_name(device) if gpu else cpu_name(), threads=torch.get_num_threads(), precision=precision, peak_mb=peak_mb(),
+                device=torch.cuda.get_device_name(device) if gpu else cpu_name(), threads=torch.get_num_threads(), precision=number_format(device, precision), peak_mb=peak_mb(),
                 **({"peak_gpu_mb": torch.cuda.max_memory_allocated(device) // 2**20} if gpu else {}))
 
 def cpu_name(): # -> str
