@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUICK_BUDGET', 'CHOICES', 'count', 'make_budgets', 'shrink', 'choose_recipe', 'change', 'grid', 'check_axes']
 
-# %% ../../nbs/80_grid.ipynb #8bf77f3e
+# %% ../../nbs/80_grid.ipynb #5d3c173e
 from dataclasses import fields, replace
 from itertools import product
 
@@ -13,7 +13,7 @@ from ..active import START, Run
 from ..augment import AUGMENTS
 from ..core import UserError, lookup
 from ..models import MODELS
-from ..pretext import task_of
+from ..pretext import epochs_each, task_of
 from ..samplers import SAMPLERS
 from ..strategies import STRATEGIES
 from ..terms import TERMS
@@ -93,7 +93,7 @@ def change(
     for name in changes: lookup("field of a recipe", name, known)
     return replace(recipe, **{name: _fitting(name, value, known[name]) for name, value in changes.items()})
 
-# %% ../../nbs/80_grid.ipynb #0a6acf1b
+# %% ../../nbs/80_grid.ipynb #bca7fe8a
 def grid(
     dataset:str="digits", # a name that `load` understands
     n:int=1297, # its training images
@@ -105,14 +105,14 @@ def grid(
     queries:int=4, # number of queries
     recipe:str="auto", # an entry of RECIPES, or the data set's own
     validation:float=0, # images set aside: a count, or a share below 1
-    pretext_epochs:int=0, # epochs of pretext tasks; 0 for the preset's
+    pretext_epochs:int|dict=0, # epochs of pretext tasks: a number for all, or {task: epochs}; 0 for the preset's
     quick:bool=False, # small network, short pretext tasks, no validation split
     fidelity:str="paper", # "paper" (the text) or "official" (the released code)
     changes:dict=None, # fields of the recipe that shall differ, as for `change`
 )->list: # of Run
     "All runs of a figure."
     if fidelity not in ("paper", "official"): raise UserError(f"fidelity is 'paper' or 'official', not {fidelity!r}.")
-    check_axes(samplers, strategies, seeds)
+    check_axes(samplers, strategies, seeds); epochs_each(pretext_epochs)
     budgets, official = make_budgets(n, initial, budget, queries), fidelity == "official"
     if quick: budgets = shrink(budgets)
     if (spare := n - (0 if quick else count(validation, n))) < sum(budgets): raise UserError(f"The budgets add up to {sum(budgets)} images, but only {spare} are left beside the validation split: ask for fewer.")
