@@ -182,20 +182,20 @@ def _ask(run, index, state, pool, labelled):
     picks = np.asarray(strategy.select(state, k, stream(*run.block, index, "query")))
     return tuple(pool[picks].tolist())
 
-# %% ../nbs/70_active.ipynb #8577aacc
+# %% ../nbs/70_active.ipynb #e1c320f4
 def _play(groups, data, splits, index, device, precision, report, kept):
     "Train the models of some groups of runs together; measure, query, and give every run its round."
     sizes = [max(lookup("strategy", run.strategy, STRATEGIES).members for run in runs) for runs in groups.values()]
     fits = iter(_train([(chain, m) for chain, size in zip(groups, sizes) for m in range(size)], data, splits, index, device, precision, kept))
     for ((_, block, labelled, _), runs), size in zip(groups.items(), sizes):
         committee, pool = [next(fits) for _ in range(size)], splits[block][0]
-        for members in sorted({STRATEGIES[run.strategy].members for run in runs}):
+        for members, passes in sorted({(STRATEGIES[run.strategy].members, run.passes) for run in runs}):
             mine, start = committee[:members], time.perf_counter()
             measured = measure(mine, data.test)
             tested = time.perf_counter() - start
-            state = model_state(mine, data, pool, np.searchsorted(pool, labelled), (*block, index), runs[0].passes, report)
+            state = model_state(mine, data, pool, np.searchsorted(pool, labelled), (*block, index), passes, report)
             spent = clock_views(state)
-            for run in (r for r in runs if STRATEGIES[r.strategy].members == members):
+            for run in (r for r in runs if (STRATEGIES[r.strategy].members, r.passes) == (members, passes)):
                 start, before = time.perf_counter(), sum(spent)
                 with watch_memory() as needed: query, memory = _ask(run, index, state, pool, labelled), needed()
                 predicted = sum(spent) - before

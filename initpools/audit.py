@@ -6,7 +6,7 @@
 __all__ = ['LOOK', 'part', 'released_cut', 'released_entropy', 'released_split', 'released_shares', 'continue_fit',
            'seen_cropped', 'fit_vae', 'vae_terms', 'first_accuracies', 'shared', 'headline']
 
-# %% ../nbs/85_audit.ipynb #109b3545
+# %% ../nbs/85_audit.ipynb #75d496fc
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,8 @@ import torch
 from .augment import augment
 from .core import UserError, check_budget, torch_stream
 from .datasets import Dataset, Images
-from .lab.execute import cpu_name
+from .keep import measured_on
+from .plots import entitle
 from .pretext.vae import KL_WEIGHT, VAE, batch_loss, kl_divergence, targets
 from .subsets import stratified
 from .trainer import Cohort, _begin, _train_epoch, autocast, epochs_for, evaluate, fit_many, fold_norms, make_optimizer, seeded
@@ -156,7 +157,7 @@ def shared(
     "Share of `a` that is also in `b`."
     return float(np.isin(a, b).mean())
 
-# %% ../nbs/85_audit.ipynb #14101c25
+# %% ../nbs/85_audit.ipynb #2f222c58
 LOOK = dict(text=dict(color="#0072B2", marker="o", ls="-"), released=dict(color="#D55E00", marker="s", ls="--"), chance=dict(color="#777777", ls=":"))
 
 def headline(
@@ -168,5 +169,4 @@ def headline(
     for ax in fig.axes:
         ax.title.set_fontsize(10); ax.tick_params(labelsize=8)
         for axis in (ax.xaxis, ax.yaxis): axis.label.set_fontsize(min(8.5, axis.label.get_fontsize()))
-    fig.suptitle(f"{title}\n", fontsize=11, x=.02, ha="left")
-    fig.text(.02, 1 - .30 / fig.get_figheight(), f"{subtitle}; {cpu_name()}", fontsize=7, color="#555555", va="top")
+    entitle(fig, title, f"{subtitle}; {measured_on()}", 11)

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['from_random', 'ours', 'with_paper', 'budget_curves', 'closes_at', 'low_budget_claims']
 
-# %% ../nbs/92_low_budget.ipynb #d92c3050
+# %% ../nbs/92_low_budget.ipynb #715bf728
 import numpy as np
 import pandas as pd
 
 from .core import UserError
 from .frozen import FROZEN, MEASURES, PAPER, PAPER_BUDGETS
-from .plots import style
+from .plots import entitle, style
 from .statistics import differences, interval, points, verdict
 
 # %% ../nbs/92_low_budget.ipynb #c538a280
@@ -47,7 +47,7 @@ def with_paper(
     rows = [s for s in (*FROZEN, "vaal") if s in table.index]
     return table.loc[rows].rename(index=lambda s: FROZEN[s].title if s in FROZEN else "VAAL (paper only)").fillna("")
 
-# %% ../nbs/92_low_budget.ipynb #2bf83c04
+# %% ../nbs/92_low_budget.ipynb #df0d6be9
 def _mark(ax, budgets, ylabel):
     ax.set(xscale="log", xlabel="labelled images", ylabel=ylabel); ax.minorticks_off()
     ax.set_xticks(budgets, [f"{b:,}" if b < 1000 else f"{b / 1000:g}k" for b in budgets])
@@ -70,7 +70,7 @@ def budget_curves(
         if len(g): right.errorbar(g.labels, 100 * g.difference, 100 * np.array([g.difference - g.low, g.high - g.difference]), ms=3.5, lw=1.2, elinewidth=.7, capsize=1.5, **look)
     right.axhline(0, c="black", lw=1)
     _mark(left, sorted(frame.labels.unique()), f"{MEASURES[frame.measure.iloc[0]][0]}, %"); _mark(right, sorted(frame.labels.unique()), "points above random (paired, 95 %)")
-    fig.suptitle(f"{title}\n", fontsize=12, x=.02, ha="left"); fig.text(.02, 1 - .30 / fig.get_figheight(), subtitle, fontsize=7.5, color="#555555", va="top")
+    entitle(fig, title, subtitle)
     fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, frame.strategy.nunique()), frameon=False, fontsize=9)
     return fig
 

@@ -49,10 +49,11 @@ class Step:
     epoch: int             # counted from 0
     index: int             # of the step within the epoch
 
-# %% ../nbs/19_terms.ipynb #2d149e30
+# %% ../nbs/19_terms.ipynb #8ed49b6d
 class Term:
     "What a method adds to training."
     supervised = True # keep the cross-entropy beside this term
+    report = staticmethod(lambda text: None) # takes the progress of a term that trains something after the training
 
     def __init__(self,
         job:Job, # the training it is part of
@@ -61,6 +62,10 @@ class Term:
     def parameters(self)->list:
         "Weights that the network's optimiser shall train along."
         return []
+
+    def weights(self)->list:
+        "Tensors that belong to the network's weights: kept, restored and averaged along with them."
+        return [p.data for p in self.parameters()]
 
     def loss(self,
         step:Step, # the batch

@@ -56,14 +56,14 @@ RECIPES = { # data set -> the paper's hyper-parameters
 }
 RECIPES |= {name: RECIPES["mnist"] for name in ("fashion_mnist",)} | {"svhn": CIFAR}
 
-# %% ../nbs/21_trainer.ipynb #4b5be0f8
+# %% ../nbs/21_trainer.ipynb #623dfd41
 CROPS = {"mnist": "resized_crop", "fashion_mnist": "resized_crop", "tiny_imagenet": "resized_crop"}
 
 def released(
     dataset:str, # an entry of RECIPES
 )->Recipe:
     "The recipe as the paper's released code runs it."
-    return replace(lookup("recipe", dataset, RECIPES), keep="last", start="last", augment=(CROPS.get(dataset, "crop"), "flip"))
+    return replace(lookup("recipe", dataset, RECIPES), keep="last", start="last", projection=min(RECIPES[dataset].projection, 128), augment=(CROPS.get(dataset, "crop"), "flip"))
 
 # %% ../nbs/21_trainer.ipynb #635d6503
 @contextmanager
@@ -213,7 +213,7 @@ def _train_epoch(cohort, opt, sets, data, recipe, names, epoch, device, precisio
         losses.append(loss.detach())
     return losses
 
-# %% ../nbs/21_trainer.ipynb #aeddbb08
+# %% ../nbs/21_trainer.ipynb #a6c8fcea
 class Last:
     "Keep the weights of the last epoch."
     def __init__(self,
@@ -228,38 +228,45 @@ class Last:
     def after(self, epoch):
         "Called when an epoch is over."
 
+    def heads(self):
+        "What terms train beside the first network; a network with terms trains alone."
+        return [w for t in self.fits[0].terms for w in t.weights()]
+
     def final(self):
         "The networks with the weights to keep."
         return self.cohort.export()
 
-# %% ../nbs/21_trainer.ipynb #0f71627a
+# %% ../nbs/21_trainer.ipynb #60a1c25c
 class Best(Last):
     "Keep the weights with the best validation accuracy."
-    def __init__(self, *args): super().__init__(*args); self.best = [(-1., None)] * len(self.fits)
+    def __init__(self, *args): super().__init__(*args); self.best = [(-1., None, ())] * len(self.fits)
 
     def after(self, epoch):
         if self.val is None or len(self.val[0]) == 0 or (epoch + 1 < self.epochs and (epoch + 1) % self.recipe.check): return
         for i, (net, fit) in enumerate(zip(self.cohort.export(), self.fits)):
             accuracy = evaluate(fit, self.data.train[self.val[i]])[0]
             fit.checks.append((epoch + 1, accuracy))
-            if accuracy > self.best[i][0]: self.best[i] = accuracy, copy.deepcopy(net.state_dict())
+            if accuracy > self.best[i][0]: self.best[i] = accuracy, copy.deepcopy(net.state_dict()), [w.clone() for w in self.heads()]
             net.train()
 
     def final(self):
-        for net, (_, weights) in zip(self.cohort.export(), self.best):
+        for net, (_, weights, heads) in zip(self.cohort.export(), self.best):
             if weights: net.load_state_dict(weights)
+            for w, b in zip(self.heads(), heads): w.copy_(b)
         return self.cohort.nets
 
-# %% ../nbs/21_trainer.ipynb #e223a3d9
+# %% ../nbs/21_trainer.ipynb #59604454
 class Average(Last):
     "Keep the mean of the weights of the last quarter of the epochs."
-    def __init__(self, *args): super().__init__(*args); self.means = None
+    def __init__(self, *args): super().__init__(*args); self.means, self.looks = None, 0
 
     def after(self, epoch):
         if epoch < self.epochs - max(1, self.epochs // 4): return
         nets = self.cohort.export()
         self.means = self.means or [torch.optim.swa_utils.AveragedModel(net) for net in nets]
         for mean, net in zip(self.means, nets): mean.update_parameters(net)
+        self.looks += 1
+        self.head_means = [w.clone() for w in self.heads()] if self.looks == 1 else [m.lerp(w, 1 / self.looks) for m, w in zip(self.head_means, self.heads())]
 
     def batches(self, images, name):
         "Augmented training images, a few epochs of them."
@@ -272,6 +279,7 @@ class Average(Last):
         for net, mean, images, name, fit in zip(nets, self.means, self.sets, self.names, self.fits):
             net.load_state_dict(mean.module.state_dict())
             with autocast(fit.device, fit.precision): torch.optim.swa_utils.update_bn(self.batches(images, name), net)
+        for w, m in zip(self.heads(), self.head_means): w.copy_(m)
         return nets
 
 KEEP = {"last": Last, "best": Best, "average": Average} # name -> which weights to keep

@@ -35,6 +35,7 @@ SMALL = { # template -> parameters that make it a matter of seconds
     "figure_1": dict(points=60, picks=10, seeds=2),
     "initial_pools": dict(budgets=[20], samplers=["random", "vae", "kmeans"], seeds=1, epochs={"vae": 1}, points=200, first=6),
     "table_1": dict(),
+    "transfer": dict(strategies=["random", "min_margin"], to=["mlp"], seeds=2, initial=10, budget=10, queries=1, workers=1),
     "table_2": dict(datasets={"digits": [1, 2, "small_cnn"]}),
 }
 

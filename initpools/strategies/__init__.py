@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'Strategy']
 
-# %% ../../nbs/69_strategies.ipynb #67532d2a
+# %% ../../nbs/69_strategies.ipynb #9dd2c3db
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
 from ..samplers.typical import maxherding, probcover, typiclust
 from ..state import select_random
-from .adversarial import PAPER, Critic, LossRanker, bim, deepfool, sraal, ta_vaal, vaal, waal
+from .adversarial import PAPER, RELEASED, Critic, LossRanker, bim, deepfool, sraal, ta_vaal, vaal, waal
 from .bayesian import bald, batch_bald, dbal, mean_std, power_bald, variation_ratio
 from .committee import ens_bald, ens_lc, ens_me, ens_mm, ens_varr, vote_entropy
 from .coverage import cluster_margin, core_set, density_weighted, dropquery, kmeans_features, robust_core_set, tcm, uncertainty_herding
@@ -57,7 +57,7 @@ STRATEGIES = { # name -> entry; chance, uncertainty, covers, dropout, committees
     "ens_bald":         Strategy(ens_bald, "ENS-BALD", members=3),
 }
 
-# %% ../../nbs/69_strategies.ipynb #efb5e954
+# %% ../../nbs/69_strategies.ipynb #7428fc20
 STRATEGIES |= { # what follows looks at features, gradients or sets, or is learned itself
     "robust_coreset":   Strategy(robust_core_set, "Core-set (robust)"),
     "kmeans":           Strategy(kmeans_features, "k-means"),
@@ -66,7 +66,7 @@ STRATEGIES |= { # what follows looks at features, gradients or sets, or is learn
     "typiclust":        Strategy(typiclust, "TypiClust"),
     "probcover":        Strategy(probcover, "ProbCover"),
     "maxherding":       Strategy(maxherding, "MaxHerding"),
-    "uherding":         Strategy(uncertainty_herding, "Uncertainty Herding"),
+    "uherding":         Strategy(partial(uncertainty_herding, temperature="view"), "Uncertainty Herding", terms=(Calibration,)),
     "dropquery":        Strategy(dropquery, "DropQuery", dropout=True),
     "tcm":              Strategy(tcm, "TCM"),
     "egl":              Strategy(egl, "EGL"),
@@ -76,6 +76,7 @@ STRATEGIES |= { # what follows looks at features, gradients or sets, or is learn
     "cdal":             Strategy(contextual_diversity, "Contextual diversity"),
     "vaal":             Strategy(vaal, "VAAL"),
     "vaal_paper":       Strategy(partial(vaal, game=PAPER), "VAAL (full size)", heavy=True),
+    "vaal_released":    Strategy(partial(vaal, game=RELEASED), "VAAL (released)", heavy=True),
     "ta_vaal":          Strategy(ta_vaal, "TA-VAAL", terms=(LossRanker,)),
     "sraal":            Strategy(sraal, "SRAAL"),
     "waal":             Strategy(waal, "WAAL", terms=(Critic,)),

@@ -8,7 +8,7 @@ __all__ = ['QUICK', 'PAPER', 'RELEASED', 'layer', 'PoolVAE', 'discriminator', 'G
            'online_uncertainty', 'sraal', 'slope_penalty', 'Critic', 'waal_score', 'waal', 'classifier',
            'deepfool_distances', 'nearest_boundary', 'deepfool', 'bim_distances', 'bim']
 
-# %% ../../nbs/66_adversarial.ipynb #0084ab65
+# %% ../../nbs/66_adversarial.ipynb #ac3d434d
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..augment import augment, normalise
 from ..core import UserError, check_budget, top_k
 from ..pretext.vae import kl_divergence
 from ..state import State
-from .uncertainty import check_labels, check_probs
+from .uncertainty import check_labels, check_probs, scored
 from ..terms import Term
 from ..trainer import autocast, seeded
 
@@ -179,12 +179,12 @@ def unlikeness(
     play(players.train(), show, sides, facts, game, game.steps(state.n), torch.Generator(device).manual_seed(seed), cast, report)
     return -verdicts(players, show, sides[1], facts[0], cast)
 
-# %% ../../nbs/66_adversarial.ipynb #db3db1ac
+# %% ../../nbs/66_adversarial.ipynb #b851740c
 def vaal(
     state:State, # with a view "images"; some of it labelled
     k:int, # images to pick
     rng:np.random.Generator, # weights, batches and codes; breaks ties
-    game:Game=QUICK, # sizes and length; the paper's are RELEASED
+    game:Game=QUICK, # sizes and length; the paper's are PAPER
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images that a discriminator finds least like the labelled ones."
     check_budget(k, len(state.unlabelled))
@@ -221,7 +221,7 @@ class LossRanker(Term):
         def loss_rank(): return self.head(features()).float().cpu().numpy()
         return dict(loss_rank=loss_rank)
 
-# %% ../../nbs/66_adversarial.ipynb #fc6a4448
+# %% ../../nbs/66_adversarial.ipynb #8127a286
 def ta_vaal(
     state:State, # with views "images" and "loss_rank"; some of it labelled
     k:int, # images to pick
@@ -230,6 +230,7 @@ def ta_vaal(
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images least like the labelled ones, by a discriminator that knows how hard each is."
     check_budget(k, len(state.unlabelled))
+    scored(state, "loss_rank", "a head that ranks images by their loss")
     r = np.asarray(state.all("loss_rank"), np.float64)
     if np.isnan(r).any(): raise UserError(f"The loss rank of image {int(np.isnan(r).argmax())} is NaN: did the training break?")
     return state.unlabelled[top_k(unlikeness(state, rng, game, (1 / (1 + np.exp(-r.clip(-500, 500))))[:, None], title="TA-VAAL"), k, rng)]
@@ -301,7 +302,7 @@ class Critic(Term):
         def critic(): return self.net(features()).float().cpu().numpy()
         return dict(critic=critic)
 
-# %% ../../nbs/66_adversarial.ipynb #4fbf6fa8
+# %% ../../nbs/66_adversarial.ipynb #eed954d9
 def waal_score(
     p:np.ndarray, # (n, C) probabilities
     critic:np.ndarray, # (n,) in [0, 1], high for images unlike the labelled
@@ -319,9 +320,9 @@ def waal(
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images that are uncertain and, for the critic of the training, far from the labelled ones."
     check_budget(k, len(state.unlabelled)); check_labels(state)
-    return state.unlabelled[top_k(waal_score(check_probs(state("probs"), state.unlabelled), state("critic"), diversity), k, rng)]
+    return state.unlabelled[top_k(waal_score(check_probs(state("probs"), state.unlabelled), scored(state, "critic", "a critic of the features"), diversity), k, rng)]
 
-# %% ../../nbs/66_adversarial.ipynb #59fcf6a0
+# %% ../../nbs/66_adversarial.ipynb #c2037710
 def classifier(
     state:State, # whose model is the trained network
 ): # (n, c, h, w) normalised images -> (n, classes) float32 logits, with gradients
@@ -329,7 +330,11 @@ def classifier(
     if state.model is None: raise UserError("This state has no model: an adversarial margin needs the gradients of the trained network with respect to the image.")
     fit, net = state.model, state.model.net.eval()
     backbone = fit.folded if fit.folded is not None else net.backbone
-    return lambda x: net.head(backbone(x)).float()
+    def f(x):
+        logits = net.head(backbone(x)).float()
+        if not logits.isfinite().all(): raise UserError("The network gives NaN or infinite logits, so no image has a margin: has the training diverged?")
+        return logits
+    return f
 
 def _slopes(f, x, k, rivals):
     "Logit differences to each rival, (n, m), and their gradients, (n, m, pixels)."
@@ -364,7 +369,7 @@ def deepfool_distances(
         r[todo] += ((best / norm[i, j])[:, None] * w[i, j]).view_as(r[todo])
     return torch.where(flat, torch.inf, r.flatten(1).norm(dim=1))
 
-# %% ../../nbs/66_adversarial.ipynb #672d1a58
+# %% ../../nbs/66_adversarial.ipynb #1a37c687
 def nearest_boundary(
     state:State, # with a view "images" and a model
     k:int, # images to pick
@@ -376,6 +381,7 @@ def nearest_boundary(
     "The `k` images with the smallest adversarial change."
     check_budget(k, len(state.unlabelled))
     f, fit = classifier(state), state.model
+    check_labels(state)
     bytes_ = torch.as_tensor(np.ascontiguousarray(state("images")))
     show = lambda i: normalise(bytes_[i].to(fit.device), fit.mean, fit.std).float()
     measure = lambda ids, how: torch.cat([how(f, show(i)) for i in ids.split(batch)]).cpu().numpy() if len(ids) else np.zeros(0)

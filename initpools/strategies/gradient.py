@@ -174,7 +174,7 @@ def quadratic(
         out.append(np.einsum("nrcd,nd,ncq->nrq", half.reshape(len(half), l.shape[2], l.shape[1], -1), h[s:s+step], l[s:s+step], optimize=True))
     return np.concatenate(out)
 
-# %% ../../nbs/65_gradient.ipynb #ee8d263d
+# %% ../../nbs/65_gradient.ipynb #eef5adf5
 def fisher_moves(
     l:np.ndarray, # (n, C, r) class factors
     h:np.ndarray, # (n, d) features
@@ -210,7 +210,7 @@ def leading_directions(
     if r >= h.shape[1]: return np.eye(h.shape[1])
     return np.linalg.eigh((h.T @ h).astype(np.float64))[1][:, ::-1][:, :r]
 
-# %% ../../nbs/65_gradient.ipynb #a0e71326
+# %% ../../nbs/65_gradient.ipynb #81200098
 def bait(
     state:State, # with "probs" and the input of the last layer
     k:int, # images to pick
@@ -233,9 +233,12 @@ def bait(
     if candidates and k <= candidates < len(l): among = rng.choice(len(l), candidates, replace=False)
     else: among = np.arange(len(l))
     more = min(max(int(over * k), k), len(among))
-    forward, inv = fisher_moves(l[among], h[among], inv, target, more, 1, rng)
-    kept = among[forward]
-    dropped, _ = fisher_moves(l[kept], h[kept], inv, target, more - k, -1, rng)
+    try:
+        forward, inv = fisher_moves(l[among], h[among], inv, target, more, 1, rng)
+        kept = among[forward]
+        dropped, _ = fisher_moves(l[kept], h[kept], inv, target, more - k, -1, rng)
+    except np.linalg.LinAlgError:
+        raise UserError("BAIT's information matrix is singular to rounding, for the features are too large beside the ridge: scale them down, or give a larger ridge.") from None
     return state.unlabelled[np.delete(kept, dropped)]
 
 # %% ../../nbs/65_gradient.ipynb #986bc7d8

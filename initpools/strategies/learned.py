@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['ARMS', 'nearest_labelled', 'contrast_score', 'cal', 'degrees', 'propagate', 'gcn_weights', 'train_gcn',
            'uncertain_gcn', 'core_gcn', 'pairs', 'margin_ranking', 'layers', 'watch', 'stages', 'LossHead',
-           'LossPrediction', 'scored', 'learning_loss', 'LossRanking', 'squared_risk', 'log_risk',
-           'dirichlet_divergence', 'Evidential', 'deal', 'Snapshot', 'discrepancy', 'Discrepancy',
-           'held_out_temperature', 'Calibration', 'batches_bought', 'owners', 'ridge_error', 'arm_rewards',
-           'arm_weights', 'deal_out', 'adaptive']
+           'LossPrediction', 'learning_loss', 'LossRanking', 'squared_risk', 'log_risk', 'dirichlet_divergence',
+           'Evidential', 'deal', 'Snapshot', 'discrepancy', 'Discrepancy', 'held_out_temperature', 'Calibration',
+           'batches_bought', 'owners', 'ridge_error', 'arm_rewards', 'arm_weights', 'deal_out', 'adaptive']
 
-# %% ../../nbs/68_learned.ipynb #6c1262cf
+# %% ../../nbs/68_learned.ipynb #4d3e70cb
 import copy
 from dataclasses import replace
 
@@ -27,7 +26,7 @@ from ..state import State, select_random
 from .adversarial import ranking_loss
 from .coverage import core_set
 from .gradient import badge
-from .uncertainty import check_labels, check_probs, fit_temperature, margin_score, min_margin, model_features, model_probs
+from .uncertainty import check_labels, check_probs, fit_temperature, margin_score, min_margin, model_features, model_probs, scored
 from ..terms import Term
 from ..trainer import embed, fit_many, predict
 
@@ -217,7 +216,7 @@ class LossHead(nn.Module):
 
     def forward(self, means): return self.out(torch.cat([F.relu(f(m)) for f, m in zip(self.each, means)], 1))[:, 0]
 
-# %% ../../nbs/68_learned.ipynb #ae7e59d8
+# %% ../../nbs/68_learned.ipynb #58ef619e
 class LossPrediction(Term):
     "A head that learns which of two images has the higher loss."
     ranking, weight, share = staticmethod(margin_ranking), 1., .6 # of the objective; of the epochs whose gradient reaches the backbone
@@ -227,7 +226,7 @@ class LossPrediction(Term):
         found = stages(job.net.backbone, torch.zeros(2, *job.data.train.x.shape[1:], device=job.device))
         self.modules, self.means = list(found.values()), {}
         self.head = LossHead(list(found)).to(job.device)
-        watch(self.modules, self.means.__setitem__, True)
+        watch(self.modules, self.means.setdefault, True) # the first pass of a step is the labelled batch; others, such as FixMatch's, come after
 
     def parameters(self): return list(self.head.parameters())
 
@@ -235,6 +234,8 @@ class LossPrediction(Term):
         means = [self.means.pop(i) for i in range(len(self.modules))]
         if step.epoch >= self.share * self.job.epochs: means = [m.detach() for m in means]
         return self.weight * self.ranking(self.head(means).float(), step.losses)
+
+    def after_step(self): self.means.clear()
 
     @torch.inference_mode()
     def predict(self, fit, images):
@@ -245,19 +246,6 @@ class LossPrediction(Term):
         return self.head([torch.cat(s) for s in seen]).float().cpu().numpy()
 
     def views(self, fit, images, features): return {"predicted_loss": lambda: self.predict(fit, images)}
-
-# %% ../../nbs/68_learned.ipynb #ef64cd50
-def scored(
-    state:State, # with the view
-    name:str, # of a view with one number an image
-    term:str, # what gives it, in words
-)->np.ndarray: # (unlabelled,)
-    "A score that a term of the training gives, checked."
-    check_labels(state)
-    if name not in state: raise UserError(f"This state has no {name!r}: it comes from {term}, which is part of the strategy's entry and has to be part of the training.")
-    s = np.asarray(state(name), np.float64)
-    if not np.isfinite(s).all(): raise UserError(f"The {name.replace('_', ' ')} of image {int(state.unlabelled[(~np.isfinite(s)).argmax()])} is NaN or infinite: has the training diverged?")
-    return s
 
 # %% ../../nbs/68_learned.ipynb #be22d9fc
 def learning_loss(
@@ -385,7 +373,7 @@ class Discrepancy(Snapshot):
         with torch.no_grad():
             for t, s in zip(self.teacher.parameters(), self.job.net.parameters()): t.mul_(keep).add_(s, alpha=1 - keep)
 
-# %% ../../nbs/68_learned.ipynb #01831df2
+# %% ../../nbs/68_learned.ipynb #154e37ad
 def held_out_temperature(
     logits:np.ndarray, # (n, C) of held-out images
     y:np.ndarray, # (n,) their classes
@@ -402,6 +390,7 @@ class Calibration(Term):
         job, m = self.job, len(self.job.labelled)
         held, rest = job.labelled[torch.randperm(m, generator=job.stream("held out"))].split([int(self.share * m), m - int(self.share * m)])
         if not len(held): return 1.
+        self.report(f"calibration: a second network, on {len(rest)} of {m} labelled images")
         second, = fit_many(replace(job.recipe, keep="last"), job.data, [rest], [(*job.name, "second")], dropout=fit.net.dropout.p, device=fit.device, precision=fit.precision, pools=[job.pool])
         return held_out_temperature(predict(second, embed(second, job.data.train[held])).cpu().numpy(), job.data.train.y[held].cpu().numpy())
 

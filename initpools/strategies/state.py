@@ -14,7 +14,7 @@ from ..datasets import Dataset
 from ..state import State
 from ..trainer import Fit, embed, mc_dropout, predict
 
-# %% ../../nbs/60_state.ipynb #6ce0b003
+# %% ../../nbs/60_state.ipynb #488fbc8a
 def model_state(
     fits, # a trained network, or several that form a committee; the first is the task model
     data:Dataset, # whose training part holds the pool
@@ -42,6 +42,8 @@ def model_state(
     if fit.net.dropout.p: views["mc_probs"] = lambda: host(mc_dropout(fit, features(), passes, name))
     if len(fits) > 1: views["member_probs"] = lambda: np.stack([host(predict(f, features(i)).softmax(1)) for i, f in enumerate(fits)], 1)
     views["images"] = lambda: images.x.cpu().numpy()
-    for term in fit.terms: views |= term.views(fit, images, features)
+    for term in fit.terms:
+        term.report = report or term.report
+        views |= term.views(fit, images, features)
     labels = data.train.y[pool].cpu().numpy()[labelled]
     return State(len(pool), labelled, labels, len(images.classes), model=fit, report=report, **views)
