@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['STRATEGIES', 'Strategy']
 
-# %% ../../nbs/69_strategies.ipynb #9dd2c3db
+# %% ../../nbs/69_strategies.ipynb #da4148df
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
 from ..samplers.typical import maxherding, probcover, typiclust
-from ..state import select_random
+from ..state import on_part, select_random
 from .adversarial import PAPER, RELEASED, Critic, LossRanker, bim, deepfool, sraal, ta_vaal, vaal, waal
 from .bayesian import bald, batch_bald, dbal, mean_std, power_bald, variation_ratio
 from .committee import ens_bald, ens_lc, ens_me, ens_mm, ens_varr, vote_entropy
@@ -57,15 +57,15 @@ STRATEGIES = { # name -> entry; chance, uncertainty, covers, dropout, committees
     "ens_bald":         Strategy(ens_bald, "ENS-BALD", members=3),
 }
 
-# %% ../../nbs/69_strategies.ipynb #7428fc20
+# %% ../../nbs/69_strategies.ipynb #da31dc1b
 STRATEGIES |= { # what follows looks at features, gradients or sets, or is learned itself
     "robust_coreset":   Strategy(robust_core_set, "Core-set (robust)"),
     "kmeans":           Strategy(kmeans_features, "k-means"),
     "density_weighted": Strategy(density_weighted, "Density-weighted"),
     "cluster_margin":   Strategy(cluster_margin, "Cluster-margin"),
     "typiclust":        Strategy(typiclust, "TypiClust"),
-    "probcover":        Strategy(probcover, "ProbCover"),
-    "maxherding":       Strategy(maxherding, "MaxHerding"),
+    "probcover":        Strategy(partial(on_part, rule=probcover), "ProbCover"),
+    "maxherding":       Strategy(partial(on_part, rule=maxherding), "MaxHerding"),
     "uherding":         Strategy(partial(uncertainty_herding, temperature="view"), "Uncertainty Herding", terms=(Calibration,)),
     "dropquery":        Strategy(dropquery, "DropQuery", dropout=True),
     "tcm":              Strategy(tcm, "TCM"),
