@@ -36,7 +36,7 @@ def style(
     i = order.index(sampler) if sampler in order else len(order)
     return dict(color=COLOURS.get(sampler, "#555555"), marker=MARKERS[i % len(MARKERS)], ls=DASHES[i % len(DASHES)])
 
-# %% ../nbs/91_plots.ipynb #1ced7438
+# %% ../nbs/91_plots.ipynb #1fe1cd55
 def entitle(
     fig, # a matplotlib figure with constrained layout
     title:str, # what it shows
@@ -46,6 +46,7 @@ def entitle(
     "Title and small print of a figure, at its left edge."
     per_line = 125 * fig.get_figwidth() # characters of one point
     title, small = textwrap.fill(title, int(per_line / size)), textwrap.fill(subtitle, int(per_line / (.625 * size)))
+    fig.set_figheight(fig.get_figheight() + size * 1.2 / 72 * (title.count("\n") + .625 * small.count("\n"))) # what is wrapped takes nothing from the axes
     fig.suptitle(title + "\n" * (1 + small.count("\n")), fontsize=size, x=.02, ha="left")
     fig.text(.02, 1 - (.025 * size + size * 1.2 / 72 * title.count("\n")) / fig.get_figheight(), small, fontsize=.625 * size, color="#555555", va="top")
 
@@ -91,7 +92,7 @@ def learning_curves(
     fig.legend(*axs.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(5, int(fig.get_figwidth() / 1.7), frame.sampler.nunique()), frameon=False, fontsize=9)
     return fig
 
-# %% ../nbs/91_plots.ipynb #094a96b9
+# %% ../nbs/91_plots.ipynb #ab0daa90
 def overlap_curves(
     frame:pd.DataFrame, # as `labelled_overlap` gives it
     n:int, # images in the pool
@@ -99,7 +100,7 @@ def overlap_curves(
     subtitle:str="", # what was run
 ): # -> Figure
     "One panel a strategy, one line a sampler: images in common with the runs of a random pool."
-    fig = learning_curves(frame, title, subtitle, value="shared", what="labelled images in common, %")
+    fig = learning_curves(frame, title, subtitle, value="shared", what="images in common, %")
     labels = np.sort(frame.labels.unique())
     for ax in fig.axes:
         if ax.lines: ax.plot(labels, 100 * labels / n, color="#777777", ls=":", lw=1)

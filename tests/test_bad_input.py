@@ -14,7 +14,7 @@ from test_contract import MODEL, N, known, state
 
 M = 8
 SPOKEN = ["probs", "mc_probs", "member_probs"] # views of probabilities
-SCORES = ["discrepancy", "predicted_loss"]     # one number an image, from a term of the training
+SCORES = ["discrepancy", "predicted_loss", "critic", "loss_rank"] # one number an image, from a term of the training
 
 
 class Watched(State):

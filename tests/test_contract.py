@@ -5,17 +5,21 @@ order of the file either, but that can only be seen in its frequencies.
 """
 import copy
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from initpools.core import UserError, stream
+from initpools.datasets import load
 from initpools.models import build
 from initpools.samplers import SAMPLERS
 from initpools.state import State
 from initpools.strategies import STRATEGIES
-from initpools.trainer import Fit, seeded
+from initpools.strategies.state import model_state
+from initpools.terms import TERMS
+from initpools.trainer import RECIPES, Fit, embed, fit_many, seeded
 
 RULES = {**{f"sampler {k}": (v.select, 0) for k, v in SAMPLERS.items()}, **{f"strategy {k}": (v.select, 8) for k, v in STRATEGIES.items() if not v.heavy}}
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -133,3 +137,16 @@ def test_the_order_of_the_file_does_not_matter(rule):
     count = lambda s, names: np.bincount(np.concatenate([ask(s, names, "frequency", i, s is plain) for i in range(repeats)]), minlength=n) / repeats
     a, b = count(plain, np.arange(n)), count(shuffled, order)
     assert abs(a - b).max() < 5 * (2 * .25 / repeats) ** .5, (a, b)
+
+
+@pytest.mark.parametrize("term", [t for t in TERMS if t.endswith("quick")])
+@pytest.mark.parametrize("name", [n for n, e in STRATEGIES.items() if e.terms and not e.heavy])
+def test_semi_supervised_training_under_any_strategy(name, term):
+    "What an entry adds to the training still knows all images, beside pseudo-labels and beside FixMatch."
+    digits, labelled = load("digits"), np.arange(40)
+    recipe = replace(RECIPES["digits"], epochs=2, min_steps=0, terms=(term,))
+    fit, = fit_many(recipe, digits, [labelled], [("beside", name)], device="cpu", terms=STRATEGIES[name].terms, pools=[np.arange(300)])
+    s = model_state(fit, digits, np.arange(300), labelled)
+    images = digits.train[np.arange(300)]
+    given = [v for t in fit.terms for v in t.views(fit, images, lambda: embed(fit, images))]
+    assert given and all(np.isfinite(s.all(v)).all() and len(s.all(v)) == 300 for v in given)
