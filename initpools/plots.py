@@ -187,7 +187,7 @@ def image_grid(
     ax.imshow(sheet[..., 0] if c == 1 else sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest"); ax.axis("off")
     return ax
 
-# %% ../nbs/91_plots.ipynb #2f58c73d
+# %% ../nbs/91_plots.ipynb #86684ee3
 def pools_figure(
     counts:pd.DataFrame, # a row a sampler, a column a class
     shared:pd.DataFrame, # (samplers, samplers) shares
@@ -207,5 +207,5 @@ def pools_figure(
         bars.set_ylim(0, 1.05 * counts.to_numpy().max()); pool_map(maps[s], where); image_grid(images[s], grid)
     for ax, text in zip(axs[0], ("images of each class", "t-SNE, the pool in black", "first images")): ax.set_title(text, fontsize=8)
     overlap_matrix(shared, side.subplots()).set_title("images in common, %", fontsize=9)
-    fig.suptitle(title + "\n" + subtitle, fontsize=10, x=.01, ha="left")
+    entitle(fig, title, subtitle)
     return fig
