@@ -35,7 +35,6 @@ SMALL = { # template -> parameters that make it a matter of seconds
     "figure_1": dict(points=60, picks=10, seeds=2),
     "initial_pools": dict(budgets=[20], samplers=["random", "vae", "kmeans"], seeds=1, epochs={"vae": 1}, points=200, first=6),
     "table_1": dict(),
-    "transfer": dict(strategies=["random", "min_margin"], to=["mlp"], seeds=2, initial=10, budget=10, queries=1, workers=1),
     "table_2": dict(datasets={"digits": [1, 2, "small_cnn"]}),
 }
 
@@ -153,7 +152,7 @@ def test_small_benchmarks(template, tmp_path, monkeypatch):
 
 
 def test_every_template_is_run():
-    elsewhere = {"learning_curves", "strategies", "low_budget"} # below, and in test_low_budget
+    elsewhere = {"learning_curves", "strategies", "transfer", "low_budget"} # below, and in test_low_budget
     timed = {"benchmark_training", "benchmark_frozen", "benchmark_grid"} # minutes even when small; what they call has tests of its own
     assert set(templates(ROOT)) == set(SMALL) | set(BENCHMARKS) | elsewhere | timed
 
@@ -174,6 +173,16 @@ def test_strategies_twice(tmp_path, monkeypatch):
     small = dict(name="smoke_strategies", strategies=["random", "min_margin", "ens_lc"], seeds=2, initial=10, budget=10, queries=1, workers=1)
     _, second = same_twice("strategies", small, tmp_path)
     assert "12 found" in second and "ENS-LC" in second and "verdict" in second
+
+
+def test_transfer_twice(tmp_path, monkeypatch):
+    "The second time both who picks and who learns come from the store."
+    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
+    small = dict(name="smoke_transfer", strategies=["random", "min_margin"], to=["mlp"], seeds=2, initial=10, budget=10, queries=1, workers=1)
+    _, second = same_twice("transfer", small, tmp_path)
+    assert "8 found" in second and "Kendall" in second and "mlp" in second and "nan" not in second
+    with pytest.raises(UserError, match="'vgg16'"): run_figure("transfer", dict(small, to=["vgg"]), tmp_path/"wrong.ipynb")
+    with pytest.raises(UserError, match="add the strategy 'random'"): run_figure("transfer", dict(small, strategies=["min_margin"]), tmp_path/"wrong.ipynb")
 
 
 @pytest.mark.parametrize("wrong, says", [(dict(seed=3), "'seeds'"), (dict(sampler=["vae"]), "'samplers'"), (dict(quik=True), "'quick'")])
