@@ -90,13 +90,14 @@ def _unsealed(lines):
         if i and values[-1]["result"]["index"] != i - 1: return values[:-1], f"{what} is missing"
     return values, ""
 
-# %% ../../nbs/81_store.ipynb #a079e56c
+# %% ../../nbs/81_store.ipynb #4861fe42
 class Store:
     "A folder of runs."
     def __init__(self,
-        folder:str|Path="store", # a path, or a name under the data root; "runs" is the repository's published records
+        folder:str|Path="store", # a path, or a name under the data root; "runs", and "runs/NAME" inside it, are the repository's published records
     ):
-        self.folder = Path(folder) if os.sep in str(folder) else repo_root()/"data"/"runs" if folder == "runs" else data_root()/folder
+        published = str(folder).split(os.sep)[0] == "runs"
+        self.folder = repo_root()/"data"/folder if published else Path(folder) if os.sep in str(folder) else data_root()/folder
 
     def file(self, run:Run)->Path: return self.folder/f"{run.key}.jsonl"
     def files(self)->list: return sorted(self.folder.glob("*.jsonl"))
