@@ -127,7 +127,7 @@ def make_gallery(
              "Commands are given from the repository's folder with the environment active; `make figures` draws what has published records again, without training.\n")
     return "\n\n".join([intro.strip(), *(entry(f, root/"nbs"/"figures"/"params") for f in files)]) + "\n"
 
-# %% ../nbs/97_gallery.ipynb #c15faf6d
+# %% ../nbs/97_gallery.ipynb #fd93e673
 def redraw_one(
     file:Path, # an executed notebook under figures/
     root:Path, # the repository
@@ -135,7 +135,8 @@ def redraw_one(
     "Draw one figure again from published records."
     nb = json.loads(file.read_text())
     template, given = template_of(nb), injected(nb)
-    where = {k: v for k, v in dict(name=file.stem, store=at if is_published(at := given.get("store")) else "runs").items() if k in declared(templates(root)[template])}
+    at = given.get("store")
+    where = {k: v for k, v in dict(name=file.stem, store=at if is_published(at) else "runs").items() if k in declared(templates(root)[template])}
     if template.startswith("benchmark") and "store" not in where: return f"{file.name} times a machine, and was left as it is"
     with tempfile.TemporaryDirectory() as d:
         try: write_atomic(file, run_figure(template, given | where, Path(d)/file.name, root).read_bytes())
