@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LOOK', 'part', 'released_cut', 'released_entropy', 'released_split', 'released_shares', 'continue_fit',
-           'seen_cropped', 'fit_vae', 'vae_terms', 'first_accuracies', 'shared', 'headline']
+           'seen_cropped', 'fit_vae', 'vae_terms', 'first_accuracies', 'shared']
 
-# %% ../nbs/85_audit.ipynb #75d496fc
+# %% ../nbs/85_audit.ipynb #1827e911
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +15,6 @@ import torch
 from .augment import augment
 from .core import UserError, check_budget, torch_stream
 from .datasets import Dataset, Images
-from .keep import measured_on
-from .plots import entitle
 from .pretext.vae import KL_WEIGHT, VAE, batch_loss, kl_divergence, targets
 from .subsets import stratified
 from .trainer import Cohort, _begin, _train_epoch, autocast, epochs_for, evaluate, fit_many, fold_norms, make_optimizer, seeded
@@ -157,16 +155,5 @@ def shared(
     "Share of `a` that is also in `b`."
     return float(np.isin(a, b).mean())
 
-# %% ../nbs/85_audit.ipynb #2f222c58
+# %% ../nbs/85_audit.ipynb #7fddba45
 LOOK = dict(text=dict(color="#0072B2", marker="o", ls="-"), released=dict(color="#D55E00", marker="s", ls="--"), chance=dict(color="#777777", ls=":"))
-
-def headline(
-    fig, # a matplotlib figure with constrained layout
-    title:str, # the finding
-    subtitle:str, # what was run: preset, sizes, seeds
-):
-    "Title and small print of a figure; the device is added."
-    for ax in fig.axes:
-        ax.title.set_fontsize(10); ax.tick_params(labelsize=8)
-        for axis in (ax.xaxis, ax.yaxis): axis.label.set_fontsize(min(8.5, axis.label.get_fontsize()))
-    entitle(fig, title, f"{subtitle}; {measured_on()}", 11)
