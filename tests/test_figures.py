@@ -60,7 +60,7 @@ def test_parameter_files_fit_the_template(file):
 def test_samplers_of_pools_are_known(file):
     from initpools.samplers import SAMPLERS
     params = read_parameters([file])
-    for s in (*params["samplers"], *params["reads"]): lookup("sampler", s, SAMPLERS)
+    for s in (*params["samplers"], *params.get("reads", {})): lookup("sampler", s, SAMPLERS)
 
 
 @pytest.mark.parametrize("file", [p for p in PARAMS if template_of(p) == "learning_curves"], ids=lambda p: p.stem)
