@@ -150,3 +150,5 @@ def test_semi_supervised_training_under_any_strategy(name, term):
     images = digits.train[np.arange(300)]
     given = [v for t in fit.terms for v in t.views(fit, images, lambda: embed(fit, images))]
     assert given and all(np.isfinite(s.all(v)).all() and len(s.all(v)) == 300 for v in given)
+    trained = {p.data_ptr() for t in fit.terms for m in vars(t).values() if isinstance(m, torch.nn.Module) for p in m.parameters() if p.requires_grad}
+    assert trained <= {w.data_ptr() for t in fit.terms for w in t.weights()}, "a head that is not kept with its network's weights"

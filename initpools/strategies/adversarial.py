@@ -271,7 +271,7 @@ def slope_penalty(
     slope, = torch.autograd.grad(critic(h).sum(), h, create_graph=True)
     return (slope.norm(dim=1) - 1).square().mean()
 
-# %% ../../nbs/66_adversarial.ipynb #ade62819
+# %% ../../nbs/66_adversarial.ipynb #3324c3a0
 class Critic(Term):
     "A critic that measures how far the features of unlabelled images are from those of labelled ones."
     mu, penalty, lr = 2e-3, 1., 1e-3 # weight of the distance; of the slope penalty; learning rate of the critic
@@ -281,6 +281,8 @@ class Critic(Term):
         self.net = nn.Sequential(nn.Linear(job.net.width, 50), nn.ReLU(), nn.Linear(50, 1), nn.Sigmoid(), nn.Flatten(0)).to(job.device)
         self.opt = torch.optim.Adam(self.net.parameters(), self.lr)
         self.rest, self.g, self.pair = torch.as_tensor(job.unlabelled), job.stream("critic"), None
+
+    def weights(self): return [p.data for p in self.net.parameters()] # it has an optimiser of its own
 
     def loss(self, step):
         if not len(self.rest): return 0.
