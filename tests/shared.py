@@ -28,5 +28,5 @@ def same_files(folder, one, two):
 
 
 def drawn(name):
-    "What a figure of this name has left under figures/."
+    "What a figure of this name has left under figures/; tests run side by side, so no name may begin with another's."
     return [f for end in ("svg", "png", "csv") for f in FIGURES.glob(f"{name}*.{end}")]

@@ -17,7 +17,7 @@ from initpools.figure import check_names, declared, read_parameters, run_figure,
 from shared import drawn, same_files, same_twice
 
 ROOT = Path(__file__).resolve().parents[1]
-SMOKE = dict(name="smoke", samplers=["random", "kmeans"], strategies=["random", "min_margin"], seeds=2, initial=10, budget=10, queries=1, pretext_epochs=1, workers=1)
+SMOKE = dict(name="smoke_learning_curves", samplers=["random", "kmeans"], strategies=["random", "min_margin"], seeds=2, initial=10, budget=10, queries=1, pretext_epochs=1, workers=1)
 
 
 PARAMS = sorted((ROOT/"nbs"/"figures"/"params").glob("*.yml"))
