@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'templates', 'declared', 'check_names', 'check_parameters', 'headline', 'save_figure', 'read_parameters',
-           'tidy', 'run_figure', 'make_readme']
+           'printed_once', 'tidy', 'run_figure', 'make_readme']
 
-# %% ../nbs/95_figure.ipynb #c867ea23
-import json, os
+# %% ../nbs/95_figure.ipynb #96ce4950
+import ast, json, os
 from pathlib import Path
 
 from .core import UserError, lookup, repo_root, write_atomic
 
-# %% ../nbs/95_figure.ipynb #e6b9a522
+# %% ../nbs/95_figure.ipynb #12729b7d
 def templates(
     root:Path=None, # the repository; default: found from the current folder
 )->dict: # name -> file
@@ -24,12 +24,12 @@ def templates(
 
 def declared(
     template:Path, # a figure notebook
-)->dict: # name -> {"default", "inferred_type_name", "help"}
+)->dict: # name -> default, as it is written
     "The parameters that a template declares."
-    import papermill
-    return papermill.inspect_notebook(str(template))
+    cell = next((c for c in json.loads(Path(template).read_text())["cells"] if "parameters" in c["metadata"].get("tags", [])), {"source": ""})
+    return {t.id: ast.unparse(line.value) for line in ast.parse("".join(cell["source"])).body for t in (line.targets if isinstance(line, ast.Assign) else [line.target])}
 
-# %% ../nbs/95_figure.ipynb #4593d3dc
+# %% ../nbs/95_figure.ipynb #dcb296ef
 def check_names(
     names, # parameter names given
     valid:dict, # what the template declares
@@ -65,7 +65,7 @@ def headline(
         for axis in (ax.xaxis, ax.yaxis): axis.label.set_fontsize(min(8.5, axis.label.get_fontsize()))
     entitle(fig, title, f"{subtitle}; {measured_on()}", 11)
 
-# %% ../nbs/95_figure.ipynb #a77623cf
+# %% ../nbs/95_figure.ipynb #e0795024
 def save_figure(
     fig, # a matplotlib figure
     frame, # the numbers in it, a pandas.DataFrame
@@ -76,6 +76,8 @@ def save_figure(
     import matplotlib as mpl
     folder = Path(folder or repo_root()/"figures"); folder.mkdir(parents=True, exist_ok=True)
     files = [folder/f"{name}.{end}" for end in ("svg", "png", "csv")]
+    fig.draw_without_rendering(); fig.set_layout_engine("none")
+    for ax in fig.axes: ax.set_position([round(v, 6) for v in ax.get_position(original=True).bounds])
     with mpl.rc_context({"svg.hashsalt": "initpools", "svg.fonttype": "none"}):
         fig.savefig(files[0], metadata={"Date": None})
         fig.savefig(files[1], dpi=144, metadata={"Software": None})
@@ -96,7 +98,17 @@ def read_parameters(
         except Exception as e: raise UserError(f"{f} is not a YAML file of parameters ({str(e)[:80]}).") from e
     return params | (given or {})
 
-# %% ../nbs/95_figure.ipynb #bbe6fff2
+# %% ../nbs/95_figure.ipynb #26398091
+def printed_once(
+    outputs:list, # of a cell
+)->list:
+    "Outputs of which no two neighbours are the same stream, however often it was flushed."
+    out = []
+    for o in outputs:
+        if out and o.get("name") and o["name"] == out[-1].get("name"): out[-1]["text"] = "".join([*out[-1]["text"], *o["text"]]).splitlines(True)
+        else: out.append(dict(o))
+    return out
+
 def tidy(
     file:Path, # an executed notebook
 ):
@@ -107,6 +119,7 @@ def tidy(
         tags = cell["metadata"].get("tags", [])
         cell["metadata"] = {"tags": tags} if tags else {}
         if "injected-parameters" in tags: cell["id"] = "injected"
+        if "outputs" in cell: cell["outputs"] = printed_once(cell["outputs"])
         for o in cell.get("outputs", []): o.get("metadata", {}).pop("papermill", None)
     write_atomic(file, (json.dumps(nb, indent=1, ensure_ascii=False) + "\n").encode())
 
