@@ -141,7 +141,10 @@ def test_a_page_is_drawn_from_its_records(tmp_path, monkeypatch):
 BENCHMARKS = { # template -> parameters that make it a matter of seconds; what it times differs from time to time
     "benchmark_selection": dict(n=600, labelled=20, picks=[20, 40], herd=10, sizes=[300, 600], large=0, repeats=1),
     "benchmark_queries": dict(n=400, d=16, labelled=30, query=10, badge=20, repeats=1),
+    "benchmark_training": dict(dataset="digits", images=24, small_images=48, pairs=2, seeds=2, labels=20, steps=20, threads=1),
+    "benchmark_frozen": dict(probes=4, labels=50, reference=1, reference_epochs=1, clusters=10, pairs=1, images=64, data="digits", backbone="pixels", large=2000, niter=2, threads=1),
 }
+SAID = {"benchmark_training": "of a lone convolution", "benchmark_frozen": "distinct picks"} # the others judge by a target
 
 
 @pytest.mark.parametrize("template", BENCHMARKS)
@@ -151,13 +154,13 @@ def test_small_benchmarks(template, tmp_path, monkeypatch):
     finally:
         files = drawn(f"smoke_{template}")
         for file in files: file.unlink()
-    assert len(files) == 3 and "target: at most" in out.read_text()
+    assert len(files) == 3 and SAID.get(template, "target: at most") in out.read_text()
 
 
 def test_every_template_is_run():
     elsewhere = {"learning_curves", "strategies", "transfer", "low_budget"} # below, and in test_low_budget
-    timed = {"benchmark_training", "benchmark_frozen", "benchmark_grid"} # minutes even when small; what they call has tests of its own
-    assert set(templates(ROOT)) == set(SMALL) | set(BENCHMARKS) | elsewhere | timed
+    shot = {"benchmark_grid"} # its workers are shot by the clock, so that a slow machine would never finish; the same faults are in test_resume and test_cluster
+    assert set(templates(ROOT)) == set(SMALL) | set(BENCHMARKS) | elsewhere | shot
 
 
 def test_learning_curves_twice(tmp_path, monkeypatch):
