@@ -103,7 +103,7 @@ def flat_map(
     low = PCA(min(50, *x[index].shape), random_state=seed).fit_transform(normalise(x[index]))
     return index, TSNE(perplexity=min(30, (len(index) - 1) / 3), init="pca", random_state=seed).fit_transform(low)
 
-# %% ../nbs/58_pools.ipynb #1ad4ee9c
+# %% ../nbs/58_pools.ipynb #eb15ccb9
 PAPERS = ["random", "vae", "simclr", "scan", "kmeans_simclr"] # the five pools of its figures
 
 def pool_claims(
@@ -123,5 +123,5 @@ def pool_claims(
     if shared:
         most, pair = max(shared)
         chance = min(1, hypergeom.sf(most - 1, n, k, k) * len(shared))
-        rows.append((f"Any two of the paper's pools ({', '.join(level.index)}) share about what chance gives, {100 * k / n:.2g} %", "about 10 % of pools of 10 %", f"{100 * np.mean([m for m, _ in shared]) / k:.2g} % on average, {100 * most / k:.2g} % at most ({pair}; p = {chance:.2g})", "holds" if chance > .05 else "fails"))
+        rows.append((f"Any two of the paper's pools ({', '.join(level.index)}) share about what chance gives, {100 * k / n:.2g} %", "about 10 % of pools of 10 %", f"{100 * np.mean([m for m, _ in shared]) / k:.2g} % on average, {100 * most / k:.2g} % at most ({pair}; p = {chance:.2g})", "fails" if chance <= .05 else "holds" if k * k >= n else f"open: chance gives {k * k / n:.2g} images"))
     return pd.DataFrame(rows, columns=["claim", "paper", "ours", "holds?"])
