@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['serve', 'Forked', 'WarmProvisioner', 'warm_kernels']
 
-# %% ../nbs/93_kernels.ipynb #bf59a2ce
+# %% ../nbs/93_kernels.ipynb #70db7282
 import os, signal, sys
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_all_start_methods, get_context, set_start_method
 
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
-# %% ../nbs/93_kernels.ipynb #f55f0c7b
+# %% ../nbs/93_kernels.ipynb #d6a29690
 def serve(
     argv:list, # of the kernel: the file that says where it is to be reached
     env:dict, # its environment
@@ -21,11 +21,12 @@ def serve(
 ):
     "Be a kernel, in a forked process."
     os.environ.clear(); os.environ.update(env); os.chdir(cwd)
+    set_start_method(get_all_start_methods()[0], force=True) # processes of its own start as in any kernel: the first method is the system's choice
     if "pandas" in sys.modules: sys.modules["pandas"].set_option("display.max_columns", 20) # pandas asks when it is imported whether it is in a notebook
     from ipykernel.kernelapp import IPKernelApp
     IPKernelApp.launch_instance(argv=[*argv, f"--IPKernelApp.parent_handle={os.getppid()}"]) # it ends when the fork server does
 
-# %% ../nbs/93_kernels.ipynb #6947d954
+# %% ../nbs/93_kernels.ipynb #a784da5f
 class Forked:
     "A process of `multiprocessing`, addressed like one of `subprocess`."
     stdin = stdout = stderr = None
@@ -44,7 +45,7 @@ class WarmProvisioner(LocalProvisioner):
     "Starts kernels from the fork server."
     async def launch_kernel(self, cmd, **kwargs):
         argv = cmd[cmd.index("ipykernel_launcher") + 1:]
-        process = get_context("forkserver").Process(target=serve, args=(argv, dict(kwargs["env"]), str(kwargs.get("cwd") or os.getcwd())), daemon=True)
+        process = get_context("forkserver").Process(target=serve, args=(argv, dict(kwargs["env"]), str(kwargs.get("cwd") or os.getcwd())))
         process.start()
         self.process, self.pid, self.cwd = Forked(process), process.pid, kwargs.get("cwd") # no group: a signal goes to this process alone
         return self.connection_info

@@ -15,3 +15,11 @@ def data_folder(tmp_path, monkeypatch):
     "An empty data root."
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
     return tmp_path/"data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm():
+    "Pages that tests execute begin warm; in test_figures, each template's first page begins cold, and gives the same."
+    from initpools.gallery import NEEDED
+    from initpools.kernels import warm_kernels
+    with warm_kernels(*NEEDED): yield
