@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .core import UserError, lookup, repo_root, write_atomic
 
-# %% ../nbs/95_figure.ipynb #12729b7d
+# %% ../nbs/95_figure.ipynb #49ed5eb6
 def templates(
     root:Path=None, # the repository; default: found from the current folder
 )->dict: # name -> file
@@ -27,7 +27,8 @@ def declared(
 )->dict: # name -> default, as it is written
     "The parameters that a template declares."
     cell = next((c for c in json.loads(Path(template).read_text())["cells"] if "parameters" in c["metadata"].get("tags", [])), {"source": ""})
-    return {t.id: ast.unparse(line.value) for line in ast.parse("".join(cell["source"])).body for t in (line.targets if isinstance(line, ast.Assign) else [line.target])}
+    given = [line for line in ast.parse("".join(cell["source"])).body if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value]
+    return {t.id: ast.unparse(line.value) for line in given for t in (line.targets if isinstance(line, ast.Assign) else [line.target])}
 
 # %% ../nbs/95_figure.ipynb #dcb296ef
 def check_names(

@@ -6,14 +6,14 @@
 __all__ = ['SECTIONS', 'NEEDED', 'injected', 'title_of', 'template_of', 'verdicts', 'command', 'cost', 'measured', 'entry',
            'section_of', 'anchor', 'not_run', 'make_gallery', 'redraw_one', 'redraw']
 
-# %% ../nbs/97_gallery.ipynb #3636cc49
+# %% ../nbs/97_gallery.ipynb #207b6eac
 import csv, json, os, re, tempfile
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
 from .core import UserError, repo_root, write_atomic
-from .figure import declared, run_figure, templates
+from .figure import declared, read_parameters, run_figure, templates
 from .keep import cell_made
 from .lab.store import is_published
 
@@ -119,7 +119,7 @@ def entry(
              " · ".join(links) + f"\n\nAgain: `{command(template_of(nb), given, params)}`" + ", from its records; without `store` all is measured anew." * is_published(given.get("store"))]
     return "\n\n".join(p for p in parts if p)
 
-# %% ../nbs/97_gallery.ipynb #9783dd88
+# %% ../nbs/97_gallery.ipynb #b2336b37
 SECTIONS = { # heading -> how the names of its figures begin
     "On Initial Pools for Deep Active Learning": ("figure_", "table_"),
     "Planned, proposed, beside the paper": ("proposed_", "strategies", "transfer", "fashion", "digits", ""),
@@ -144,8 +144,8 @@ def not_run(
     root:Path, # the repository
 )->str: # Markdown
     "Parameter files without a published figure, each with its first line."
-    files = sorted((root/"nbs"/"figures"/"params").rglob("*.yml"), key=lambda f: (len(f.parts), f.stem))
-    lines = [f"- [{f.stem}](../{f.relative_to(root).as_posix()}): {f.read_text().splitlines()[0].lstrip('# ')}" for f in files if not any((root/"figures"/f"{before}{f.stem}.ipynb").exists() for before in ("", f"{f.parent.name}_"))]
+    files = {f: read_parameters([f])["name"] for f in sorted((root/"nbs"/"figures"/"params").rglob("*.yml"), key=lambda f: (len(f.parts), f.stem))}
+    lines = [f"- [{name}](../{f.relative_to(root).as_posix()}): {f.read_text().splitlines()[0].lstrip('# ')}" for f, name in files.items() if not (root/"figures"/f"{name}.ipynb").exists()]
     return "\n".join(lines)
 
 # %% ../nbs/97_gallery.ipynb #016e05da

@@ -26,7 +26,7 @@ def serve(
     from ipykernel.kernelapp import IPKernelApp
     IPKernelApp.launch_instance(argv=[*argv, f"--IPKernelApp.parent_handle={os.getppid()}"]) # it ends when the fork server does
 
-# %% ../nbs/93_kernels.ipynb #a784da5f
+# %% ../nbs/93_kernels.ipynb #ab2660ea
 class Forked:
     "A process of `multiprocessing`, addressed like one of `subprocess`."
     stdin = stdout = stderr = None
@@ -44,6 +44,7 @@ class Forked:
 class WarmProvisioner(LocalProvisioner):
     "Starts kernels from the fork server."
     async def launch_kernel(self, cmd, **kwargs):
+        if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd: return await super().launch_kernel(cmd, **kwargs) # another Python, or another language
         argv = cmd[cmd.index("ipykernel_launcher") + 1:]
         process = get_context("forkserver").Process(target=serve, args=(argv, dict(kwargs["env"]), str(kwargs.get("cwd") or os.getcwd())))
         process.start()
