@@ -6,7 +6,7 @@
 __all__ = ['QUICK', 'PAPER', 'RELEASED', 'layer', 'PoolVAE', 'discriminator', 'Game', 'Players', 'hider_loss', 'seeker_loss',
            'pool_images', 'play', 'verdicts', 'unlikeness', 'vaal', 'ranking_loss', 'LossRanker', 'ta_vaal',
            'online_uncertainty', 'sraal', 'slope_penalty', 'Critic', 'waal_score', 'waal', 'classifier',
-           'deepfool_distances', 'nearest_boundary', 'deepfool', 'bim_distances', 'bim']
+           'deepfool_distances', 'runner_up_distances', 'nearest_boundary', 'deepfool', 'bim_distances', 'bim']
 
 # %% ../../nbs/66_adversarial.ipynb #ac3d434d
 from dataclasses import dataclass, replace
@@ -144,9 +144,9 @@ def play(
             opt.zero_grad(); value.backward(); opt.step()
         if step % max(1, steps // 10) == 0: report(f"step {step + 1} of {steps}, discriminator's loss {value:.3f}")
 
-# %% ../../nbs/66_adversarial.ipynb #785b4acb
+# %% ../../nbs/66_adversarial.ipynb #c5a6cdcc
 @torch.inference_mode()
-def verdicts(players, show, ids, given, cast, batch=1000):
+def verdicts(players, show, ids, given, cast, batch=250):
     "The discriminator's logit of 'labelled' for some images."
     out = []
     for i in ids.split(batch):
@@ -371,14 +371,26 @@ def deepfool_distances(
         r[todo] += ((best / norm[i, j])[:, None] * w[i, j]).view_as(r[todo])
     return torch.where(flat, torch.inf, r.flatten(1).norm(dim=1))
 
-# %% ../../nbs/66_adversarial.ipynb #1a37c687
+# %% ../../nbs/66_adversarial.ipynb #4abc5ba1
+def runner_up_distances(
+    f, # (n, c, h, w) -> (n, classes) logits
+    x:torch.Tensor, # (n, c, h, w) normalised images
+)->torch.Tensor: # (n,) infinite where the network does not depend on the image
+    "Length of DeepFool's first step towards the second most probable class."
+    x = x.detach().requires_grad_()
+    first, second = f(x).topk(2, 1).values.T
+    w, = torch.autograd.grad((first - second).sum(), x)
+    norm = w.flatten(1).norm(dim=1)
+    return torch.where(norm > 1e-12, (first - second).detach() / norm, torch.inf)
+
+# %% ../../nbs/66_adversarial.ipynb #af95059b
 def nearest_boundary(
     state:State, # with a view "images" and a model
     k:int, # images to pick
     rng:np.random.Generator, # breaks ties
     distances, # function(f, x) -> (n,) the smaller, the sooner picked
     candidates:int, # images to measure in full, at least k
-    batch:int=500, # images at a time
+    batch:int=125, # images at a time: few enough for their maps to stay in the cache
 )->np.ndarray: # (k,) pool indices, nearest first
     "The `k` images with the smallest adversarial change."
     check_budget(k, len(state.unlabelled))
@@ -389,7 +401,7 @@ def nearest_boundary(
     measure = lambda ids, how: torch.cat([how(f, show(i)) for i in ids.split(batch)]).cpu().numpy() if len(ids) else np.zeros(0)
     ids = torch.arange(len(bytes_))
     if len(ids) > max(candidates, k):
-        first = measure(ids, lambda f, x: deepfool_distances(f, x, steps=1, rivals=1))
+        first = measure(ids, runner_up_distances)
         ids = torch.as_tensor(np.sort(top_k(-first, max(candidates, k), rng)))
     state.report(f"adversarial margin: {len(ids)} images of {len(bytes_)} to be measured in full")
     return state.unlabelled[ids.numpy()[top_k(-measure(ids, distances), k, rng)]]
