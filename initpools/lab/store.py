@@ -173,7 +173,7 @@ def sweep(self:Store)->list: # names of the files removed
     return gone
 Store.claim, Store.sweep = claim, sweep
 
-# %% ../../nbs/81_store.ipynb #2b798496
+# %% ../../nbs/81_store.ipynb #728ffc1f
 def frame(
     self:Store,
     runs:list=None, # of Run; default: every run in the folder
@@ -195,8 +195,8 @@ def _row(run, key, record):
                 accuracy=found["accuracy"], members=sum(m) / len(m) if (m := found.get("members")) else None, loss=found["loss"], per_class=found["per_class"], bought=found["bought"], seconds=sum(made["seconds"].values()), device=_where(made))
 
 def _where(made):
-    "A device and, where it is known, the number format; runs of two formats are not one experiment."
-    return f"{made['device']}, {made['precision']}" if made.get("precision") in ("bf16", "fp32") else made.get("device")
+    "A device and its number format; runs of two formats are not one experiment."
+    return f"{made.get('device', 'device not recorded')}, {made['precision'] if made.get('precision') in ('bf16', 'fp32') else 'number format not recorded'}"
 
 def _made(run, record):
     "How a round was made, as further columns."
