@@ -124,7 +124,7 @@ def tidy(
         for o in cell.get("outputs", []): o.get("metadata", {}).pop("papermill", None)
     write_atomic(file, (json.dumps(nb, indent=1, ensure_ascii=False) + "\n").encode())
 
-# %% ../nbs/95_figure.ipynb #ac13e93a
+# %% ../nbs/95_figure.ipynb #0c45f11f
 def run_figure(
     template:str, # name of a template
     params:dict=None, # parameters
@@ -140,7 +140,8 @@ def run_figure(
     if out.resolve() == file.resolve(): raise UserError("A template is never executed in place: give another file for the result.")
     out.parent.mkdir(parents=True, exist_ok=True)
     if os.isatty(2): os.environ["INITPOOLS_TERMINAL"] = os.ttyname(2)
-    try: papermill.execute_notebook(str(file), str(out), params or {}, cwd=str(file.parent), kernel_name="python3", progress_bar=False)
+    try: papermill.execute_notebook(str(file), str(out), params or {}, cwd=str(file.parent), kernel_name="python3", progress_bar=False,
+                                       extra_arguments=["--IPKernelApp.log_level=ERROR"]) # its warnings are of servers, not of figures
     except papermill.PapermillExecutionError as e: raise UserError(f"{template} stopped in cell {e.cell_index}: {e.ename}: {e.evalue} The notebook as far as it came is {out}.") from None
     tidy(out)
     return out
