@@ -289,14 +289,19 @@ def dirichlet_divergence(
     s, c = alpha.sum(1, keepdim=True), torch.tensor(float(alpha.shape[1]))
     return (torch.lgamma(s) - torch.lgamma(c) - torch.lgamma(alpha).sum(1, keepdim=True) + ((alpha - 1) * (torch.digamma(alpha) - torch.digamma(s))).sum(1, keepdim=True))[:, 0]
 
-# %% ../../nbs/68_learned.ipynb #de53be16
+# %% ../../nbs/68_learned.ipynb #0c7c455d
 class Evidential(Term):
     "The expected squared error of a Dirichlet, and a pull towards knowing nothing."
-    supervised, risk, ramp = False, staticmethod(squared_risk), 10 # epochs until the pull has its full weight
+    supervised, risk, ramp = False, staticmethod(squared_risk), 10 # passes over the pool until the pull has its full weight
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.shown, self.full = 0, self.ramp * len(job.pool) # images
 
     def loss(self, step):
         alpha, one = F.softplus(step.logits) + 1, F.one_hot(step.y, step.logits.shape[1])
-        pull = min(1., step.epoch / self.ramp) * dirichlet_divergence(torch.where(one > 0, 1., alpha))
+        pull = min(1., self.shown / self.full) * dirichlet_divergence(torch.where(one > 0, 1., alpha))
+        self.shown += len(step.y)
         return (self.risk(alpha, step.y) + pull).mean()
 
     def views(self, fit, images, features):
