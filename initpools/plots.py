@@ -106,7 +106,7 @@ def overlap_curves(
         if ax.lines: ax.plot(labels, 100 * labels / n, color="#777777", ls=":", lw=1)
     return fig
 
-# %% ../nbs/91_plots.ipynb #f16b5d1a
+# %% ../nbs/91_plots.ipynb #8cc739ab
 def ranking(
     frame:pd.DataFrame, # tidy rounds, one sampler
     title:str="", # of the figure
@@ -124,7 +124,7 @@ def ranking(
     if reference in means: ax.axvline(100 * means[reference], color="#D55E00", lw=1, ls=(0, (4, 2)))
     ax.set_yticks(range(len(means)), [STRATEGIES[s].title for s in means.index], fontsize=7); ax.set_ylim(len(means) - .4, -.6)
     ax.set_xscale("function", functions=(lambda a: -np.log(101 - np.minimum(a, 100)), lambda u: 101 - np.exp(-u)))
-    ticks = [t for t in (0, 20, 40, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 100) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
+    ticks = [t for t in (0, 20, 40, 60, 70, 80, 85, 90, 93, 95, 96, 97, 98, 99, 100) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
     if len(ticks) > 2: ax.set_xticks(ticks)
     ax.set_xlabel("test accuracy, % (logarithmic in the error)"); ax.grid(alpha=.25, lw=.5); ax.spines[["top", "right"]].set_visible(False)
     entitle(fig, title, subtitle, 11)
