@@ -200,7 +200,7 @@ def _begun(folder, m): # -> the manifest to go on from
     with open(folder/"features.npy", "r+b") as f: f.truncate(HEADER + m.rows * m.d * np.dtype(m.dtype).itemsize)
     return m
 
-# %% ../nbs/38_features.ipynb #a8e0ddb0
+# %% ../nbs/38_features.ipynb #c8a54f46
 def extract(
     images, # Images or Files
     how:Frozen, # the network
@@ -214,25 +214,29 @@ def extract(
     "Write the features of all images, going on from what is there."
     how = folded(how, device); probe = next(image_batches(images, how.size, batch=8))[2]
     d = embed_batch(how, probe, device).shape[1] if len(probe) else facts.d
-    m = _begun(folder, replace(facts, n=len(images), d=d))
+    m = _grown(images, how, folder, _begun(folder, replace(facts, n=len(images), d=d)), device, batch, every, report)
+    if not m.rows: raise UserError(f"None of the {m.n} images of {m.data} can be decoded; the first is {m.skipped[0]}.")
+    names = images.names if isinstance(images, Files) else range(len(images)); lost = set(m.skipped)
+    kept = [i for i, name in enumerate(names) if name not in lost]
+    _finish(folder, m, None if images.y is None else np.asarray(images.y)[kept], [names[i] for i in kept])
+    return open_features(folder)
+
+# %% ../nbs/38_features.ipynb #27e6cd31
+def _grown(images, how, folder, m, device, batch, every, report): # -> the manifest of the whole file
+    "Rows to the file batch by batch, and every few seconds the manifest that counts them."
+    before, start = m, time.perf_counter(); written = asked = start
     with open(folder/"features.npy", "r+b") as f:
-        start, shown, waiting = time.perf_counter(), time.perf_counter(), time.perf_counter()
-        before, old = m, None
         for end, good, x in image_batches(images, how.size, m.done, batch):
-            waited = time.perf_counter() - waiting
-            rows = _checked(embed_batch(how, x, device), m, good) if len(good) else np.empty((0, d), m.dtype)
-            f.seek(HEADER + m.rows * d * rows.itemsize); f.write(rows.astype(DTYPES[m.dtype]).tobytes())
+            waited = time.perf_counter() - asked
+            rows = _checked(embed_batch(how, x, device), m, good) if len(good) else np.empty((0, m.d), m.dtype)
+            f.seek(HEADER + m.rows * m.d * rows.itemsize); f.write(rows.astype(DTYPES[m.dtype]).tobytes())
             lost = tuple(images.names[i] for i in np.setdiff1d(range(m.done, end), good)) if len(good) < end - m.done else ()
             m = replace(m, done=end, rows=m.rows + len(rows), skipped=m.skipped + lost, waited=m.waited + waited, seconds=before.seconds + time.perf_counter() - start)
             if report: report(progress(m, before))
-            if time.perf_counter() - shown > every: _write(f, m, folder); shown = time.perf_counter()
-            waiting = time.perf_counter()
+            if time.perf_counter() - written > every: _write(f, m, folder); written = time.perf_counter()
+            asked = time.perf_counter()
         _write(f, m, folder)
-    if not m.rows: raise UserError(f"None of the {m.n} images of {m.data} can be decoded; the first is {m.skipped[0]}.")
-    lost = set(m.skipped); names = images.names if isinstance(images, Files) else range(len(images))
-    kept = np.array([i for i, n in enumerate(names) if n not in lost]) if lost else np.arange(len(names))
-    _finish(folder, m, None if images.y is None else np.asarray(images.y)[kept], [names[i] for i in kept])
-    return open_features(folder)
+    return m
 
 # %% ../nbs/38_features.ipynb #f126a0ce
 def _checked(out, m, good): # -> (n, d) of the manifest's type

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FROZEN', 'PAPERS_OWN', 'MEASURES', 'PAPER_BUDGETS', 'PAPER', 'max_entropy', 'Rule', 'check_budgets', 'spend',
            'principal', 'selection_view', 'probe_entropy', 'choose', 'save_pool', 'load_pool', 'Setting', 'of_the_pool',
-           'linear', 'tuned', 'scheduled', 'finetune', 'scratch', 'all_sets', 'experiment']
+           'linear', 'tuned', 'scheduled', 'finetune', 'scratch', 'all_sets', 'experiment', 'measured']
 
 # %% ../nbs/72_frozen.ipynb #205b6bce
 import copy, json
@@ -269,7 +269,7 @@ def all_sets(
         if report: report(f"{done + 1}/{len(jobs)} chosen ({FROZEN[s].title}, seed {seed})")
     return out
 
-# %% ../nbs/72_frozen.ipynb #004021db
+# %% ../nbs/72_frozen.ipynb #e8c25d25
 def experiment(
     data:str, # name of a data set
     backbone:str, # see `features_of`
@@ -285,22 +285,38 @@ def experiment(
     report=None, # function(text) for progress
 )->pd.DataFrame: # strategy, seed, labels, value
     "One measure of every strategy, budget and seed."
-    title, function = lookup("measure", measure, MEASURES)
-    budgets = [int(b) for b in budgets]; device = pick_device(device); cache = data_root(root)/"cache"/"frozen"
+    lookup("measure", measure, MEASURES)
+    budgets, device, cache = [int(b) for b in budgets], pick_device(device), data_root(root)/"cache"/"frozen"
     train, test = (features_of(data, p, backbone, root=root, device=device, report=report) for p in ("train", "test"))
-    setting = setting or Setting(data, backbone, root=root, device=device)
+    setting = replace(setting or Setting(root=root, device=device), data=data, backbone=backbone)
     sets = all_sets(train, strategies, budgets, seeds, components, options, cache, report, device)
-    how = [setting.scratch, setting.epochs] if measure in ("finetune", "scratch") else []
     rows = [dict(strategy=s, seed=seed, labels=b, picks=i) for (s, seed), by in sets.items() for b, i in by.items()]
-    files = [cache/"values"/f"{measure}-{digest('value', 1, train.manifest.key, test.manifest.key, measure, how, r['strategy'], r['seed'], r['picks'].tolist())}.json" for r in rows]
+    values = measured(measure, rows, train, test, setting, cache/"values", report)
+    frame = pd.DataFrame([{k: r[k] for k in ("strategy", "seed", "labels")} | {"value": v} for r, v in zip(rows, values)])
+    return frame.assign(data=data, backbone=backbone, measure=measure)
+
+# %% ../nbs/72_frozen.ipynb #1e992af5
+def measured(
+    measure:str, # a name of MEASURES
+    rows:list, # of dicts: strategy, seed, labels, picks
+    train:Features, # what the picks are taken from
+    test:Features, # what they are tested on
+    setting:Setting, # for the measures that train networks
+    folder:Path, # one file a value
+    report=None, # function(text) for progress
+)->list: # a value each
+    "The value of every set, measured where its file is missing."
+    title, function = MEASURES[measure]
+    how = [setting.scratch, setting.epochs] if measure in ("finetune", "scratch") else []
+    key = lambda r: digest("value", 1, train.manifest.key, test.manifest.key, measure, how, r["strategy"], r["seed"], r["picks"].tolist())
+    files = [folder/f"{measure}-{key(r)}.json" for r in rows]
     new = [j for j, f in enumerate(files) if not f.exists()]
     together = 1 if how else max(1, min(600, 500_000_000 // (train.x.shape[1] * max(1, len(train.manifest.classes)))))
     for some in (new[i.start:i.stop] for i in blocks(len(new), together)):
         if report: report(f"{title}: {len(new)} sets to measure, {new.index(some[0])} done")
-        values = function(train, test, [rows[j]["picks"] for j in some], [("measure", data, rows[j]["seed"], rows[j]["labels"]) for j in some], setting)
-        for j, v in zip(some, values): write_atomic(files[j], json.dumps(float(v)).encode())
-    frame = pd.DataFrame([{k: r[k] for k in ("strategy", "seed", "labels")} | {"value": json.loads(f.read_text())} for r, f in zip(rows, files)])
-    return frame.assign(data=data, backbone=backbone, measure=measure)
+        streams = [("measure", setting.data, rows[j]["seed"], rows[j]["labels"]) for j in some]
+        for j, v in zip(some, function(train, test, [rows[j]["picks"] for j in some], streams, setting)): write_atomic(files[j], json.dumps(float(v)).encode())
+    return [json.loads(f.read_text()) for f in files]
 
 # %% ../nbs/72_frozen.ipynb #782be2b1
 PAPER_BUDGETS = "0.08% (1K)", "0.2% (3K)", "0.5% (7K)", "1% (13K)", "2% (26K)", "5% (64K)", "10% (128K)", "15% (192K)"
