@@ -68,7 +68,7 @@ def learning_curve(
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
-# %% ../nbs/91_plots.ipynb #f6ba30e7
+# %% ../nbs/91_plots.ipynb #145fb8b7
 def learning_curves(
     frame:pd.DataFrame, # tidy rounds
     title:str="", # of the whole figure
@@ -76,6 +76,7 @@ def learning_curves(
     columns:int=4, # panels in a row, at most
     value:str="accuracy", # the column drawn, a share
     what:str="test accuracy, %", # what it is
+    chance=None, # function(labels) for the value that chance alone gives, drawn dotted
 ): # -> Figure
     "One panel a strategy, one line a sampler."
     import matplotlib.pyplot as plt
@@ -85,14 +86,16 @@ def learning_curves(
     fig, axs = plt.subplots(rows, columns, figsize=(2.75 * columns + .3, 2.35 * rows + 1.05), sharex=True, sharey=True, squeeze=False, layout="constrained")
     for ax, strategy in zip(axs.flat, strategies):
         learning_curve(frame[frame.strategy == strategy], ax, value).set_title(STRATEGIES[strategy].title, fontsize=10)
+        if chance: ax.plot(labels := np.sort(frame.labels.unique()), 100 * chance(labels), color="#777777", ls=":", lw=1, label="blind draws")
     for ax in axs.flat[len(strategies):]: ax.axis("off")
     for ax in axs[-1]: ax.set_xlabel("labelled images")
     fig.supylabel(what, fontsize=10)
     entitle(fig, title, subtitle)
-    fig.legend(*axs.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(5, int(fig.get_figwidth() / 1.7), frame.sampler.nunique()), frameon=False, fontsize=9)
+    handles, names = axs.flat[0].get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside lower center", ncols=min(6, int(fig.get_figwidth() / 1.7), len(names)), frameon=False, fontsize=9)
     return fig
 
-# %% ../nbs/91_plots.ipynb #ab0daa90
+# %% ../nbs/91_plots.ipynb #51590e3d
 def overlap_curves(
     frame:pd.DataFrame, # as `labelled_overlap` gives it
     n:int, # images in the pool
@@ -100,11 +103,7 @@ def overlap_curves(
     subtitle:str="", # what was run
 ): # -> Figure
     "One panel a strategy, one line a sampler: images in common with the runs of a random pool."
-    fig = learning_curves(frame, title, subtitle, value="shared", what="images in common, %")
-    labels = np.sort(frame.labels.unique())
-    for ax in fig.axes:
-        if ax.lines: ax.plot(labels, 100 * labels / n, color="#777777", ls=":", lw=1)
-    return fig
+    return learning_curves(frame, title, subtitle, value="shared", what="images in common, %", chance=lambda labels: labels / n)
 
 # %% ../nbs/91_plots.ipynb #8cc739ab
 def ranking(
