@@ -68,7 +68,7 @@ def learning_curve(
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
-# %% ../nbs/91_plots.ipynb #145fb8b7
+# %% ../nbs/91_plots.ipynb #c74123d0
 def learning_curves(
     frame:pd.DataFrame, # tidy rounds
     title:str="", # of the whole figure
@@ -82,8 +82,9 @@ def learning_curves(
     import matplotlib.pyplot as plt
     strategies = [s for s in STRATEGIES if s in set(frame.strategy)]
     columns = min(columns, len(strategies)) if len(strategies) != 6 else 3
-    rows = -(-len(strategies) // columns)
-    fig, axs = plt.subplots(rows, columns, figsize=(2.75 * columns + .3, 2.35 * rows + 1.05), sharex=True, sharey=True, squeeze=False, layout="constrained")
+    rows, width, lines = -(-len(strategies) // columns), 2.75 * columns + .3, frame.sampler.nunique() + bool(chance)
+    across = min(6, int(width / 1.7), lines) # of the legend
+    fig, axs = plt.subplots(rows, columns, figsize=(width, 2.35 * rows + .85 + .2 * -(-lines // across)), sharex=True, sharey=True, squeeze=False, layout="constrained")
     for ax, strategy in zip(axs.flat, strategies):
         learning_curve(frame[frame.strategy == strategy], ax, value).set_title(STRATEGIES[strategy].title, fontsize=10)
         if chance: ax.plot(labels := np.sort(frame.labels.unique()), 100 * chance(labels), color="#777777", ls=":", lw=1, label="blind draws")
@@ -91,8 +92,7 @@ def learning_curves(
     for ax in axs[-1]: ax.set_xlabel("labelled images")
     fig.supylabel(what, fontsize=10)
     entitle(fig, title, subtitle)
-    handles, names = axs.flat[0].get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside lower center", ncols=min(6, int(fig.get_figwidth() / 1.7), len(names)), frameon=False, fontsize=9)
+    fig.legend(*axs.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=across, frameon=False, fontsize=9)
     return fig
 
 # %% ../nbs/91_plots.ipynb #51590e3d
