@@ -6,7 +6,7 @@
 __all__ = ['START', 'Run', 'Round', 'split', 'initial_pool', 'labelled_next', 'measure', 'clock_views', 'watch_memory',
            'learn_many', 'learn', 'transfer']
 
-# %% ../nbs/70_active.ipynb #8ecdfbb4
+# %% ../nbs/70_active.ipynb #0ef60546
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from .datasets import Dataset
 from .pretext import pretext
 from .pretext.core import Task
 from .samplers import SAMPLERS
-from .state import State
+from .state import State, ask
 from .strategies import STRATEGIES
 from .strategies.state import model_state
 from .subsets import stratified
@@ -72,7 +72,7 @@ def split(
     val = stratified(data.train.y.cpu().numpy(), run.validation, stream(*run.block, "validation"))
     return np.setdiff1d(np.arange(n), val), val
 
-# %% ../nbs/70_active.ipynb #50d20d62
+# %% ../nbs/70_active.ipynb #ae38f2c3
 def initial_pool(
     run:Run, # names the sampler and its pretext task
     data:Dataset, # the images
@@ -88,7 +88,7 @@ def initial_pool(
     views = {k: v[pool] for k, v in known.items()}
     if sampler.peeks: views["truth"] = data.train.y.cpu().numpy()[pool]
     state = State(len(pool), classes=len(data.train.classes), **views)
-    return np.asarray(sampler.select(state, run.budgets[0], stream(*run.block, "initial pool")))
+    return ask(sampler.select, state, run.budgets[0], stream(*run.block, "initial pool"), f"The sampler {run.sampler!r}")
 
 # %% ../nbs/70_active.ipynb #3ea0bc8f
 def labelled_next(
@@ -173,13 +173,12 @@ def watch_memory():
     except OSError: before = None
     yield lambda: None if before is None else seen("VmHWM") - before
 
-# %% ../nbs/70_active.ipynb #2302416f
+# %% ../nbs/70_active.ipynb #38a8fc68
 def _ask(run, index, state, pool, labelled):
     "The strategy's query, as indices into the training part."
     if index + 1 == len(run.budgets): return ()
-    strategy, k = lookup("strategy", run.strategy, STRATEGIES), run.budgets[index + 1]
-    check_budget(k, len(state.unlabelled))
-    picks = np.asarray(strategy.select(state, k, stream(*run.block, index, "query")))
+    strategy = lookup("strategy", run.strategy, STRATEGIES)
+    picks = ask(strategy.select, state, run.budgets[index + 1], stream(*run.block, index, "query"), f"The strategy {run.strategy!r}")
     return tuple(pool[picks].tolist())
 
 # %% ../nbs/70_active.ipynb #e1c320f4

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['IMAGE_FILES', 'CIFAR_STATS', 'MNIST_STATS', 'IMAGENET_STATS', 'SVHN_SPLITS', 'CIFAR10_CLASSES', 'DATASETS', 'Images',
            'Dataset', 'channel_statistics', 'pair', 'split_off', 'read_digits', 'read_torchvision', 'read_npz',
-           'list_folder', 'decode', 'decode_all', 'read_folder', 'read_tiny_imagenet', 'read_cifar10', 'on_disk',
-           'read', 'load']
+           'list_folder', 'decode', 'decode_all', 'read_folder', 'unlabelled', 'read_tiny_imagenet', 'read_cifar10',
+           'on_disk', 'read', 'load']
 
 # %% ../nbs/10_datasets.ipynb #34f6b446
 import hashlib, re, warnings
@@ -141,7 +141,7 @@ def read_npz(
     classes = classes or range(int(max(a["y_train"].max(), a["y_test"].max())) + 1)
     return pair(a["x_train"], a["y_train"], classes), pair(a["x_test"], a["y_test"], classes)
 
-# %% ../nbs/10_datasets.ipynb #7f56c929
+# %% ../nbs/10_datasets.ipynb #f81d1383
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
 
 def list_folder(
@@ -150,8 +150,10 @@ def list_folder(
     "The image files of a folder tree and their classes."
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     files = [sorted(f for f in (folder/c).rglob("*") if f.suffix.lower() in IMAGE_FILES) for c in classes]
-    empty = [c for c, fs in zip(classes, files) if not fs]
+    empty, loose = [c for c, fs in zip(classes, files) if not fs], [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_FILES]
+    if classes and set(classes) <= {"train", "test", "val"}: raise UserError(f"{folder} holds {' and '.join(classes)}: it has to hold both train/ and test/ (or val/), each with one sub-folder a class, or the class folders themselves.")
     if len(classes) < 2: raise UserError(f"{folder} has {len(classes)} class folder(s): learning needs at least two, with the images of one class in each.")
+    if loose: warnings.warn(f"Images that lie beside the class folders of {folder} are left out: {', '.join(sorted(f.name for f in loose)[:5])}{' ...' if len(loose) > 5 else ''}")
     if empty: raise UserError(f"Class {empty[0]!r} in {folder} has no image: remove the folder or fill it.")
     return [f for fs in files for f in fs], np.repeat(np.arange(len(classes)), [len(f) for f in files]), classes
 
@@ -180,7 +182,7 @@ def decode_all(
     if not good: raise UserError(f"None of the {len(files)} image files can be read; the first is {files[0]}.")
     return pair(np.stack([arrays[i] for i in good]), np.asarray(y)[good], classes), bad
 
-# %% ../nbs/10_datasets.ipynb #c5033367
+# %% ../nbs/10_datasets.ipynb #c6b98332
 def read_folder(
     folder:Path, # one sub-folder a class, perhaps inside train/ and test/ (or val/)
     size:int=64, # side length of the images, in pixels
@@ -194,9 +196,21 @@ def read_folder(
         test, more = decode_all(*list_folder(test), size)
         if train.classes != test.classes: raise UserError(f"The class folders of {folder}/train and of its test part differ: give both the same.")
         return train, test, bad + more
-    images, bad = decode_all(*list_folder(folder), size)
-    if not torch.bincount(images.y, minlength=len(images.classes)).all(): raise UserError(f"A class in {folder} has no readable image: remove the folder or fill it.")
-    return *split_off(images, max(len(images.classes), len(images) // 5), "folder"), bad
+    files, y, classes = list_folder(folder)
+    apart = stratified(y, max(len(classes), len(y) // 5), stream("test part", "folder"))
+    (train, bad), (test, more) = (decode_all([files[i] for i in part], y[part], classes, size) for part in (np.setdiff1d(np.arange(len(y)), apart), apart))
+    if not torch.bincount(train.y, minlength=len(classes)).all(): raise UserError(f"A class in {folder} has no readable image: remove the folder or fill it.")
+    return train, test, bad + more
+
+# %% ../nbs/10_datasets.ipynb #c36d1074
+def unlabelled(
+    files, # image files
+    name:str, # what to call them
+    size:int=64, # side length of the images, in pixels
+)->Dataset:
+    "Images without labels, all of one class: for pretext tasks and nothing else."
+    images, bad = decode_all(files, np.zeros(len(files)), ["unlabelled"], size)
+    return Dataset(name, images, images[[0]], *channel_statistics(images.x), bad)
 
 # %% ../nbs/10_datasets.ipynb #104c7a94
 def read_tiny_imagenet(

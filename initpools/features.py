@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['HEADER', 'DTYPES', 'npy_header', 'Manifest', 'read_manifest', 'Features', 'check_length', 'open_features',
-           'save_features', 'simclr_task', 'network', 'image_batches', 'embed_batch', 'folded', 'extract', 'progress',
-           'fingerprint', 'features_of']
+           'save_features', 'simclr_task', 'to_learn_from', 'network', 'image_batches', 'embed_batch', 'folded',
+           'extract', 'progress', 'fingerprint', 'features_of']
 
-# %% ../nbs/38_features.ipynb #16fa91a7
+# %% ../nbs/38_features.ipynb #60723ec6
 import hashlib, json, os, struct, time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import nn
 
 from .augment import normalise
 from .core import UserError, data_root, digest, pick_device, write_atomic
-from .datasets import Images, load
+from .datasets import Dataset, Images, load, unlabelled
 from .files import Files, in_threads, read_image, source
 from .models import MODELS
 from .pretext.backbones import Frozen, frozen, identify, parse, resize
@@ -140,7 +140,17 @@ def simclr_task(
     if epochs and not epochs.isdigit() or model and model not in MODELS: raise UserError(f"{backbone!r} is not simclr:EPOCHS:MODEL, for instance simclr:15:small_cnn; models: {', '.join(MODELS)}.")
     return Task("simclr", int(epochs or 15), backbone=model or "small_cnn")
 
-# %% ../nbs/38_features.ipynb #f9cb114f
+# %% ../nbs/38_features.ipynb #f3336942
+def to_learn_from(
+    data:str, # name of a data set
+    root:Path=None, # data root
+)->Dataset:
+    "The images of a pretext task: a data set, or a folder without labels."
+    if data.startswith("folder:") and isinstance(files := source(data, "train", root), Files) and files.y is None:
+        size = data.partition("@")[2]
+        return unlabelled([files.root/n for n in files.names], data, int(size or 64))
+    return load(data, root)
+
 def network(
     backbone:str, # pixels, simclr:EPOCHS:MODEL, or as in the chapter Frozen backbones
     data:str, # name of the data set, whose images SimCLR learns from
@@ -154,7 +164,7 @@ def network(
         name, size = parse(named := identify(Task("backbones", 0, backbone=backbone)).backbone)
         how = frozen(name)
         return replace(how, size=how.size if size is None else size), named
-    images, task = load(data, root), simclr_task(backbone)
+    images, task = to_learn_from(data, root), simclr_task(backbone)
     net, *_ = simclr_net(images, task, data_root(root)/"cache"/"pretext", device, report)
     return Frozen(net.backbone, images.train.x.shape[3], images.mean, images.std), f"{backbone}#{task_key(task, images)}"
 

@@ -84,7 +84,7 @@ def imagenet_lt(root:Path, part:str)->Files: # data root; "train" or "test"
     if part == "test" and not file.exists(): return imagenet(root, part)
     return read_list(file, home, sorted(p.name for p in (home/"train").iterdir() if p.is_dir()) if (home/"train").is_dir() else ())
 
-# %% ../nbs/11_files.ipynb #fea493fb
+# %% ../nbs/11_files.ipynb #92b83e13
 STREAMED = {"imagenet": imagenet, "imagenet_lt": imagenet_lt} # name -> function(data root, part) -> Files
 
 def own_folder(folder:Path, part:str)->Files:
@@ -94,7 +94,7 @@ def own_folder(folder:Path, part:str)->Files:
     files = list_files(folder)
     if files.y is None:
         if part == "train": return files
-        raise UserError(f"{folder} has no test part, and without labels none can be set aside: add a folder {folder/'test'} with one sub-folder a class.")
+        raise UserError(f"{folder} has no labels, so nothing can be tested on it: let `initpools choose` pick images, or sort them into {folder/'train'} and {folder/'test'} with one sub-folder a class.")
     test = stratified(files.y, max(len(files.classes), len(files) // 5), stream("test part", "folder"))
     return files[np.sort(test) if part == "test" else np.setdiff1d(np.arange(len(files)), test)]
 

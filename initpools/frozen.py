@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['FROZEN', 'PAPERS_OWN', 'MEASURES', 'PAPER_BUDGETS', 'PAPER', 'max_entropy', 'Rule', 'check_budgets', 'spend',
            'principal', 'selection_view', 'probe_entropy', 'choose', 'save_pool', 'load_pool', 'Setting', 'of_the_pool',
-           'linear', 'tuned', 'scheduled', 'finetune', 'scratch', 'all_sets', 'experiment', 'measured']
+           'linear', 'tuned', 'scheduled', 'images_of', 'finetune', 'scratch', 'all_sets', 'experiment', 'measured']
 
-# %% ../nbs/72_frozen.ipynb #205b6bce
+# %% ../nbs/72_frozen.ipynb #1ab74eea
 import copy, json
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Callable
 
@@ -29,7 +30,7 @@ from .pretext.backbones import resize
 from .samplers.clustered import core_set, multi_batch_kmeans, single_batch_kmeans
 from .samplers.ranked import uniform
 from .samplers.typical import activeft, facility, maxherding, probcover, typiclust, usl
-from .state import State, select_random
+from .state import State, ask, select_random
 from .strategies.uncertainty import entropy_score
 from .trainer import seeded
 
@@ -71,17 +72,17 @@ FROZEN = { # name -> rule
 }
 PAPERS_OWN = tuple(FROZEN)[:6]
 
-# %% ../nbs/72_frozen.ipynb #07a2b6f8
+# %% ../nbs/72_frozen.ipynb #a33fd6e7
 def check_budgets(
     budgets, # numbers of labels
     n:int, # images in the pool
 )->list: # ascending
     "Budgets as whole numbers that ascend and that the pool can fill."
-    if not len(budgets) or sorted(set(budgets)) != list(budgets) or any(int(b) != b for b in budgets): raise UserError(f"Budgets are whole numbers of labels that ascend, for instance [10, 20, 50]; {list(budgets)} was given.")
+    if not len(budgets) or not all(isinstance(b, Real) and int(b) == b for b in budgets) or sorted(set(budgets)) != list(budgets): raise UserError(f"Budgets are whole numbers of labels that ascend, for instance [10, 20, 50]; {list(budgets)} was given.")
     for b in (budgets[0], budgets[-1]): check_budget(int(b), n)
     return [int(b) for b in budgets]
 
-# %% ../nbs/72_frozen.ipynb #d4ada955
+# %% ../nbs/72_frozen.ipynb #53768201
 def spend(
     rule:Rule, # a strategy
     states, # function(labelled) -> State
@@ -90,14 +91,15 @@ def spend(
     first:np.ndarray, # a random set of the first budget
 )->dict: # budget -> pool indices
     "The set of each budget."
-    if rule.spends == "anew": return {b: rule.select(states([]), b, rng) for b in budgets}
+    picks = lambda labelled, k: ask(rule.select, states(labelled), k, rng, rule.title or "The rule")
+    if rule.spends == "anew": return {b: picks([], b) for b in budgets}
     have = np.asarray(first if rule.start else [], np.int64)
     if rule.spends == "prefixes":
-        if budgets[-1] > len(have): have = np.concatenate([have, rule.select(states(have), budgets[-1] - len(have), rng)])
+        if budgets[-1] > len(have): have = np.concatenate([have, picks(have, budgets[-1] - len(have))])
         return {b: have[:b] for b in budgets}
     sets = {}
     for b in budgets:
-        if b > len(have): have = np.concatenate([have, rule.select(states(have), b - len(have), rng)])
+        if b > len(have): have = np.concatenate([have, picks(have, b - len(have))])
         sets[b] = have
     return sets
 
@@ -204,14 +206,21 @@ def tuned(train, test, sets, names, setting):
         done.append(probe_accuracies(w, b, test.x, yt, device=setting.device))
     return np.concatenate(done)
 
-# %% ../nbs/72_frozen.ipynb #7dc5a4bc
+# %% ../nbs/72_frozen.ipynb #e272167e
 def scheduled(how, epochs:int): # -> the same schedule, squeezed into fewer epochs
     "A recipe of another length."
     return replace(how, epochs=epochs, milestones=tuple(round(m * epochs / how.epochs) for m in how.milestones))
 
+def images_of(train, test, setting): # -> Dataset
+    "The images behind some features, row by row."
+    images = load(setting.data, setting.root)
+    for rows, part, name in ((train, images.train, "training"), (test, images.test, "test")):
+        if not np.array_equal(rows.labels(), part.y.cpu().numpy()): raise UserError(f"{setting.data} has {len(part)} {name} images and {len(rows)} rows of features, or other labels: was the data set changed? Make the features again.")
+    return images
+
 def finetune(train, test, sets, names, setting):
     "The features' own network, tuned."
-    images, (how, _) = load(setting.data, setting.root), network(setting.backbone, setting.data, setting.root)
+    images, (how, _) = images_of(train, test, setting), network(setting.backbone, setting.data, setting.root)
     prepare = lambda x: standardise(resize(x, how.size) if len(how.mean) == 3 else x.float(), how.mean, how.std)
     def one(idx, name):
         net = fit_network(copy.deepcopy(how.net), train.x.shape[1], images.train[idx], prepare, scheduled(FINE_TUNING, setting.epochs), (*name, "tune"), setting.device)
@@ -220,7 +229,7 @@ def finetune(train, test, sets, names, setting):
 
 def scratch(train, test, sets, names, setting):
     "A network that has seen nothing but the labelled images."
-    images = load(setting.data, setting.root); _, c, _, size = images.train.x.shape
+    images = images_of(train, test, setting); _, c, _, size = images.train.x.shape
     prepare = lambda x: standardise(x.float(), images.mean, images.std)
     def one(idx, name):
         with seeded(*name, "weights"): net, width = lookup("model", setting.scratch, MODELS)(c, size)
@@ -269,7 +278,7 @@ def all_sets(
         if report: report(f"{done + 1}/{len(jobs)} chosen ({FROZEN[s].title}, seed {seed})")
     return out
 
-# %% ../nbs/72_frozen.ipynb #e8c25d25
+# %% ../nbs/72_frozen.ipynb #b94db413
 def experiment(
     data:str, # name of a data set
     backbone:str, # see `features_of`
@@ -286,14 +295,15 @@ def experiment(
 )->pd.DataFrame: # strategy, seed, labels, value
     "One measure of every strategy, budget and seed."
     lookup("measure", measure, MEASURES)
-    budgets, device, cache = [int(b) for b in budgets], pick_device(device), data_root(root)/"cache"/"frozen"
+    budgets, device, cache = list(budgets), pick_device(device), data_root(root)/"cache"/"frozen"
     train, test = (features_of(data, p, backbone, root=root, device=device, report=report) for p in ("train", "test"))
     setting = replace(setting or Setting(root=root, device=device), data=data, backbone=backbone)
     sets = all_sets(train, strategies, budgets, seeds, components, options, cache, report, device)
     rows = [dict(strategy=s, seed=seed, labels=b, picks=i) for (s, seed), by in sets.items() for b, i in by.items()]
     values = measured(measure, rows, train, test, setting, cache/"values", report)
     frame = pd.DataFrame([{k: r[k] for k in ("strategy", "seed", "labels")} | {"value": v} for r, v in zip(rows, values)])
-    return frame.assign(data=data, backbone=backbone, measure=measure)
+    lost = len(train.manifest.skipped) + len(test.manifest.skipped)
+    return frame.assign(data=data, backbone=backbone, measure=measure, **({"undecoded": lost} if lost else {}))
 
 # %% ../nbs/72_frozen.ipynb #1e992af5
 def measured(
