@@ -278,7 +278,7 @@ def all_sets(
         if report: report(f"{done + 1}/{len(jobs)} chosen ({FROZEN[s].title}, seed {seed})")
     return out
 
-# %% ../nbs/72_frozen.ipynb #b94db413
+# %% ../nbs/72_frozen.ipynb #99058c10
 def experiment(
     data:str, # name of a data set
     backbone:str, # see `features_of`
@@ -295,6 +295,7 @@ def experiment(
 )->pd.DataFrame: # strategy, seed, labels, value
     "One measure of every strategy, budget and seed."
     lookup("measure", measure, MEASURES)
+    if seeds < 1: raise UserError(f"{seeds} seeds choose nothing: ask for at least 1.")
     budgets, device, cache = list(budgets), pick_device(device), data_root(root)/"cache"/"frozen"
     train, test = (features_of(data, p, backbone, root=root, device=device, report=report) for p in ("train", "test"))
     setting = replace(setting or Setting(root=root, device=device), data=data, backbone=backbone)
