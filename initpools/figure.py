@@ -163,7 +163,7 @@ def run_figure(
     part.parent.mkdir(parents=True, exist_ok=True)
     if os.isatty(2): os.environ["INITPOOLS_TERMINAL"] = os.ttyname(2)
     try: papermill.execute_notebook(str(file), str(part), params or {}, cwd=str(root or Path.cwd()), kernel_name="python3", progress_bar=False,
-                                    extra_arguments=["--IPKernelApp.log_level=ERROR"]) # its warnings are of servers, not of figures
+                                    extra_arguments=["--IPKernelApp.log_level=CRITICAL"]) # what it says itself is of servers and interrupts, not of figures
     except papermill.PapermillExecutionError as e: raise UserError(f"{template} stopped in cell {e.cell_index}: {e.ename}: {e.evalue} The notebook as far as it came is {part}.") from None
     tidy(part); os.replace(part, out)
     with suppress(OSError): part.parent.rmdir() # unless others are under way

@@ -131,7 +131,7 @@ def entry(
     aligned = any(re.search(r"\S {3,}\S", line) for line in said)
     links = [f"[Notebook]({file.name})"] + [f"[{f}]({f})" for end in ("csv", "svg") for f in files[end]]
     parts = [f"### {title}", *(f"![{title}]({f})" for f in files["png"]), "```\n" + "\n".join(said) + "\n```" if aligned else "  \n".join(said), cost(file.with_suffix(".csv")) if file.with_suffix(".csv").exists() else "", measured(said, params.parents[2]/"data"/"runs"/"cells"), verdicts(nb),
-             " · ".join(links) + f"\n\nAgain: `{command(template_of(nb), given, params)}`" + ", from its records; without `store` all is measured anew." * is_published(given.get("store"))]
+             " · ".join(links) + f"\n\nAgain: `{command(template_of(nb), given, params)}`" + ", from its records, with the data set at hand; without `store` all is measured anew." * is_published(given.get("store"))]
     return "\n\n".join(p for p in parts if p)
 
 # %% ../nbs/97_gallery.ipynb #b2336b37

@@ -13,7 +13,7 @@ from initpools.core import UserError
 from initpools.features import HEADER, extract, open_features, read_manifest
 from initpools.figure import check_names, declared, read_parameters, run_figure, templates
 from initpools.frozen import FROZEN, MEASURES, check_budgets
-from shared import same_twice
+from shared import drawn, same_twice
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = dict(name="low_budget_smoke", backbone="pixels", measure="nn", strategies=["random", "coreset", "single_batch_kmeans"], budgets=[10, 20], seeds=2)
@@ -40,6 +40,49 @@ def test_low_budget_twice(tmp_path, monkeypatch):
 def test_mistakes_end_in_a_sentence(wrong, says, tmp_path, monkeypatch):
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path))
     with pytest.raises(UserError, match=says): run_figure("low_budget", {**SMOKE, **wrong}, tmp_path/"out.ipynb")
+
+
+def test_a_folder_of_ones_own(tmp_path, monkeypatch):
+    "Named from where its owner stands; images that go or come give other numbers, and a figure that stops leaves the one before as it was."
+    from PIL import Image
+    from initpools.datasets import load
+    digits = load("digits").train
+    for i in range(120):
+        file = tmp_path/"mine"/str(int(digits.y[i]))/f"scan {i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True); Image.fromarray((digits.x[i, 0] * 15).numpy()).resize((32, 32)).save(file)
+    monkeypatch.chdir(tmp_path); monkeypatch.setenv("INITPOOLS_DATA", "data")
+    params = dict(SMOKE, name="own_folder_smoke", data="folder:mine", budgets=[10, 20], seeds=2, strategies=["random", "single_batch_kmeans"])
+    out = tmp_path/"out.ipynb"
+    try:
+        run_figure("low_budget", params, out); first = drawn("own_folder_smoke")[-1].read_text()
+        (tmp_path/"mine"/"3"/"broken.png").write_bytes(b"no image")
+        for i in range(60, 100): next((tmp_path/"mine").rglob(f"scan {i}.png")).unlink()
+        run_figure("low_budget", params, out); second = drawn("own_folder_smoke")[-1].read_text()
+        assert first != second and "files that cannot be decoded and are left out: 1" in out.read_text()
+        assert (tmp_path/"data"/"store"/"cells").is_dir() # the data root, too, is taken from where the caller stands
+        before = out.read_bytes()
+        with pytest.raises(UserError, match="stopped") as e: run_figure("low_budget", dict(params, data="folder:yours"), out)
+        assert out.read_bytes() == before and list((tmp_path/"stopped").glob("out-*.ipynb"))[0].name in str(e.value)
+    finally:
+        for file in drawn("own_folder_smoke"): file.unlink()
+
+
+@pytest.mark.filterwarnings("ignore:1 of")
+@pytest.mark.parametrize("measure", ["finetune", "scratch"])
+def test_what_trains_networks_sees_the_same_images(measure, tmp_path):
+    "Features of a folder skip what cannot be read; where the images have changed since, nothing is trained."
+    from PIL import Image
+    from initpools.features import features_of
+    from initpools.frozen import Setting, images_of
+    for c in "ab":
+        (tmp_path/"own"/c).mkdir(parents=True)
+        for i in range(10): Image.fromarray(np.full((8, 8, 3), 20 * i + (c == "b"), np.uint8)).save(tmp_path/"own"/c/f"{i}.png")
+    (tmp_path/"own"/"a"/"4.png").write_bytes(b"no image")
+    data = f"folder:{tmp_path/'own'}@8"
+    train, test = (features_of(data, part, "pixels", root=tmp_path, device="cpu") for part in ("train", "test"))
+    images_of(train, test, Setting(data, "pixels", root=tmp_path))
+    (tmp_path/"own"/"b"/"3.png").unlink()
+    with pytest.raises(UserError, match="Make the features again"): MEASURES[measure][1](train, test, [np.arange(4)], [("n",)], Setting(data, "pixels", root=tmp_path, epochs=1))
 
 
 SLOW = """
