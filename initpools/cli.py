@@ -37,12 +37,12 @@ def figure(
     done = run_figure(template, read_parameters(params, {k: value(k, v) for k, v in pairs.items()}), out)
     for f in (done, *files_made(done)): print(f)
 
-# %% ../nbs/96_cli.ipynb #9280ad97
+# %% ../nbs/96_cli.ipynb #a30d5cef
 @app.command()
 def choose(
     data:Annotated[str, typer.Argument(help="folder:DIR of images, with or without class folders; npz:FILE, features:DIR, or a data set's name")],
     labels:Annotated[int, typer.Argument(help="how many images")],
-    strategy:Annotated[str, typer.Option("-s", "--strategy", help="a strategy for frozen features: single_batch_kmeans, typiclust, probcover, ...")] = "single_batch_kmeans",
+    strategy:Annotated[str, typer.Option("-s", "--strategy", help="a strategy for frozen features: single_batch_kmeans, typiclust, ...; all by `initpools list frozen`")] = "single_batch_kmeans",
     backbone:Annotated[str, typer.Option("-b", "--backbone", help="pixels, simclr:EPOCHS:MODEL (learned from these very images), efficientnet_lite0, resnet50, a checkpoint file")] = "efficientnet_lite0",
     seed:Annotated[int, typer.Option(help="another draw")] = 0,
     device:Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
@@ -56,15 +56,15 @@ def choose(
     names = features.names()
     for i in pick(features, strategy, [labels], seed)[labels]: print(names[i])
 
-# %% ../nbs/96_cli.ipynb #08960415
+# %% ../nbs/96_cli.ipynb #9f45713e
 @app.command("list")
 def list_names(
-    table:Annotated[str, typer.Argument(help="samplers, strategies, pretexts, datasets, models, recipes, augments or figures")],
+    table:Annotated[str, typer.Argument(help="samplers, strategies, frozen (what `choose` knows), pretexts, datasets, models, recipes, augments or figures")],
 ):
     "Print the names of a table."
     from initpools.core import lookup
     from initpools.figure import templates
-    where = dict(samplers=("samplers", "SAMPLERS"), strategies=("strategies", "STRATEGIES"), pretexts=("pretext", "PRETEXTS"), datasets=("datasets", "DATASETS"),
+    where = dict(samplers=("samplers", "SAMPLERS"), strategies=("strategies", "STRATEGIES"), frozen=("frozen", "FROZEN"), pretexts=("pretext", "PRETEXTS"), datasets=("datasets", "DATASETS"),
                  models=("models", "MODELS"), recipes=("trainer", "RECIPES"), augments=("augment", "AUGMENTS"), figures=None)
     place = lookup("table", table, where)
     if place is None: names = templates()
