@@ -18,7 +18,7 @@ from .core import UserError
 # %% ../nbs/96_cli.ipynb #82be7397
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Where should active learning start?")
 
-# %% ../nbs/96_cli.ipynb #29ff44a1
+# %% ../nbs/96_cli.ipynb #5959e16d
 @app.command()
 def figure(
     template:Annotated[str, typer.Argument(help="a template under nbs/figures")],
@@ -28,16 +28,21 @@ def figure(
 ):
     "Execute a figure notebook and print the files it made."
     import yaml
-    from initpools.figure import files_made, read_parameters, run_figure
+    from initpools.core import lookup
+    from initpools.figure import declared, files_made, read_parameters, run_figure, templates
+    texts = {k for k, default in declared(lookup("figure", template, templates())).items() if default.kind == "str"}
     def value(name, text):
-        try: return yaml.safe_load(text)
-        except yaml.YAMLError: raise UserError(f"The value of {name!r} cannot be read: {text!r}. Lists are written -p samplers='[random, vae]'.") from None
+        try: read = yaml.safe_load(text)
+        except yaml.YAMLError as e: read = e
+        if name in texts: return read if isinstance(read, str) else text
+        if isinstance(read, yaml.YAMLError): raise UserError(f"The value of {name!r} cannot be read: {text!r}. Lists are written -p samplers='[random, vae]'.")
+        return read
     if bad := [g for g in given if "=" not in g]: raise UserError(f"A parameter is given as name=value; {bad[0]!r} has no '='.")
     pairs = dict(g.split("=", 1) for g in given)
     done = run_figure(template, read_parameters(params, {k: value(k, v) for k, v in pairs.items()}), out)
     for f in (done, *files_made(done)): print(f)
 
-# %% ../nbs/96_cli.ipynb #a30d5cef
+# %% ../nbs/96_cli.ipynb #6454468d
 @app.command()
 def choose(
     data:Annotated[str, typer.Argument(help="folder:DIR of images, with or without class folders; npz:FILE, features:DIR, or a data set's name")],
@@ -49,12 +54,14 @@ def choose(
     root:Annotated[str, typer.Option(help="data root; default: INITPOOLS_DATA, else data/")] = "",
 ):
     "Print which images to label first."
+    from initpools.core import lookup, pick_device
     from initpools.features import features_of
-    from initpools.frozen import choose as pick
+    from initpools.frozen import FROZEN, choose as pick
+    if lookup("strategy", strategy, FROZEN).start: raise UserError(f"{FROZEN[strategy].title} goes on from images that are labelled already and would begin at random: choose the first images by another strategy, for instance single_batch_kmeans.")
     features = features_of(data, "train", backbone, root=root or None, device=device, report=lambda text: print(text, file=sys.stderr))
     if lost := features.manifest.skipped: print(f"{len(lost)} files cannot be decoded and are left out, {lost[0]} first", file=sys.stderr)
     names = features.names()
-    for i in pick(features, strategy, [labels], seed)[labels]: print(names[i])
+    for i in pick(features, strategy, [labels], seed, device=pick_device(device))[labels]: print(names[i])
 
 # %% ../nbs/96_cli.ipynb #9f45713e
 @app.command("list")

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['IMAGE_FILES', 'CIFAR_STATS', 'MNIST_STATS', 'IMAGENET_STATS', 'SVHN_SPLITS', 'CIFAR10_CLASSES', 'DATASETS', 'Images',
            'Dataset', 'channel_statistics', 'pair', 'split_off', 'read_digits', 'read_torchvision', 'read_npz',
-           'list_folder', 'decode', 'decode_all', 'read_folder', 'unlabelled', 'read_tiny_imagenet', 'read_cifar10',
-           'on_disk', 'read', 'load']
+           'list_folder', 'decode', 'decode_all', 'set_apart', 'read_folder', 'unlabelled', 'read_tiny_imagenet',
+           'read_cifar10', 'on_disk', 'folder_and_size', 'read', 'load']
 
 # %% ../nbs/10_datasets.ipynb #34f6b446
 import hashlib, re, warnings
@@ -182,7 +182,17 @@ def decode_all(
     if not good: raise UserError(f"None of the {len(files)} image files can be read; the first is {files[0]}.")
     return pair(np.stack([arrays[i] for i in good]), np.asarray(y)[good], classes), bad
 
-# %% ../nbs/10_datasets.ipynb #c6b98332
+# %% ../nbs/10_datasets.ipynb #15761e31
+def set_apart(
+    y, # (n,) class ids
+    classes:int, # their number
+    folder:Path, # whose images they are
+)->np.ndarray: # sorted indices
+    "The test part of a folder that has none: a stratified fifth, one image a class at least."
+    size = max(classes, len(y) // 5)
+    if 2 * size > len(y): raise UserError(f"{folder} holds {len(y)} images of {classes} classes, too few to set a test part aside: add images, or give it the folders train/ and test/.")
+    return stratified(y, size, stream("test part", "folder"))
+
 def read_folder(
     folder:Path, # one sub-folder a class, perhaps inside train/ and test/ (or val/)
     size:int=64, # side length of the images, in pixels
@@ -197,7 +207,7 @@ def read_folder(
         if train.classes != test.classes: raise UserError(f"The class folders of {folder}/train and of its test part differ: give both the same.")
         return train, test, bad + more
     files, y, classes = list_folder(folder)
-    apart = stratified(y, max(len(classes), len(y) // 5), stream("test part", "folder"))
+    apart = set_apart(y, len(classes), folder)
     (train, bad), (test, more) = (decode_all([files[i] for i in part], y[part], classes, size) for part in (np.setdiff1d(np.arange(len(y)), apart), apart))
     if not torch.bincount(train.y, minlength=len(classes)).all(): raise UserError(f"A class in {folder} has no readable image: remove the folder or fill it.")
     return train, test, bad + more
@@ -259,7 +269,15 @@ DATASETS = { # name: (how to read it, published statistics)
     "imagenet_lt":   (on_disk, IMAGENET_STATS),
 }
 
-# %% ../nbs/10_datasets.ipynb #c1f15bbf
+# %% ../nbs/10_datasets.ipynb #83e2c8e6
+def folder_and_size(
+    name:str, # folder:DIR or folder:DIR@SIZE
+)->tuple: # path, side length in pixels
+    "What a folder's name says."
+    folder, _, size = name[7:].partition("@")
+    if size and not size.isdigit(): raise UserError(f"In {name!r} the part after @ is the side length in pixels, for instance folder:{folder}@64.")
+    return Path(folder).expanduser(), int(size or 64)
+
 def read(
     name:str, # a name of DATASETS, npz:FILE, folder:DIR or folder:DIR@SIZE
     root:Path, # data root
@@ -267,9 +285,7 @@ def read(
     "Find the reader that a name asks for and call it."
     if name.startswith("npz:"): return read_npz(Path(name[4:]).expanduser()), None
     if name.startswith("folder:"):
-        folder, _, size = name[7:].partition("@")
-        if size and not size.isdigit(): raise UserError(f"In {name!r} the part after @ is the side length in pixels, for instance folder:{folder}@64.")
-        return read_folder(Path(folder).expanduser(), int(size or 64)), None
+        return read_folder(*folder_and_size(name)), None
     reader, stats = lookup("data set", name, DATASETS | {"npz:FILE": 0, "folder:DIR": 0})
     if not callable(reader): raise UserError(f"{name!r} is a pattern: put the path in place of the capitals.")
     return reader(root), stats

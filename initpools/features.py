@@ -7,7 +7,7 @@ __all__ = ['HEADER', 'DTYPES', 'npy_header', 'Manifest', 'read_manifest', 'Featu
            'save_features', 'simclr_task', 'to_learn_from', 'network', 'image_batches', 'embed_batch', 'folded',
            'extract', 'progress', 'fingerprint', 'features_of']
 
-# %% ../nbs/38_features.ipynb #60723ec6
+# %% ../nbs/38_features.ipynb #43d0b79c
 import hashlib, json, os, struct, time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import nn
 
 from .augment import normalise
 from .core import UserError, data_root, digest, pick_device, write_atomic
-from .datasets import Dataset, Images, load, unlabelled
+from .datasets import Dataset, Images, folder_and_size, load, unlabelled
 from .files import Files, in_threads, read_image, source
 from .models import MODELS
 from .pretext.backbones import Frozen, frozen, identify, parse, resize
@@ -140,15 +140,14 @@ def simclr_task(
     if epochs and not epochs.isdigit() or model and model not in MODELS: raise UserError(f"{backbone!r} is not simclr:EPOCHS:MODEL, for instance simclr:15:small_cnn; models: {', '.join(MODELS)}.")
     return Task("simclr", int(epochs or 15), backbone=model or "small_cnn")
 
-# %% ../nbs/38_features.ipynb #f3336942
+# %% ../nbs/38_features.ipynb #8ce9a7f2
 def to_learn_from(
     data:str, # name of a data set
     root:Path=None, # data root
 )->Dataset:
     "The images of a pretext task: a data set, or a folder without labels."
     if data.startswith("folder:") and isinstance(files := source(data, "train", root), Files) and files.y is None:
-        size = data.partition("@")[2]
-        return unlabelled([files.root/n for n in files.names], data, int(size or 64))
+        return unlabelled([files.root/n for n in files.names], data, folder_and_size(data)[1])
     return load(data, root)
 
 def network(
@@ -210,7 +209,7 @@ def _begun(folder, m): # -> the manifest to go on from
     with open(folder/"features.npy", "r+b") as f: f.truncate(HEADER + m.rows * m.d * np.dtype(m.dtype).itemsize)
     return m
 
-# %% ../nbs/38_features.ipynb #c8a54f46
+# %% ../nbs/38_features.ipynb #87e4712f
 def extract(
     images, # Images or Files
     how:Frozen, # the network
@@ -222,10 +221,10 @@ def extract(
     report=None, # function(text) for progress
 )->Features:
     "Write the features of all images, going on from what is there."
-    how = folded(how, device); probe = next(image_batches(images, how.size, batch=8))[2]
-    d = embed_batch(how, probe, device).shape[1] if len(probe) else facts.d
+    how = folded(how, device); probe = next((x for _, good, x in image_batches(images, how.size, batch=8) if len(good)), None)
+    if probe is None: raise UserError(f"None of the {len(images)} images of {facts.data} can be decoded; the first is {images.names[0]}.")
+    d = embed_batch(how, probe, device).shape[1]
     m = _grown(images, how, folder, _begun(folder, replace(facts, n=len(images), d=d)), device, batch, every, report)
-    if not m.rows: raise UserError(f"None of the {m.n} images of {m.data} can be decoded; the first is {m.skipped[0]}.")
     names = images.names if isinstance(images, Files) else range(len(images)); lost = set(m.skipped)
     kept = [i for i, name in enumerate(names) if name not in lost]
     _finish(folder, m, None if images.y is None else np.asarray(images.y)[kept], [names[i] for i in kept])

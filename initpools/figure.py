@@ -38,7 +38,7 @@ def declared(
     given = [line for line in ast.parse("".join(cell["source"])).body if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value]
     return {t.id: Default(line) for line in given for t in (line.targets if isinstance(line, ast.Assign) else [line.target])}
 
-# %% ../nbs/95_figure.ipynb #62a6dfcf
+# %% ../nbs/95_figure.ipynb #7f42a195
 def check_names(
     names, # parameter names given
     valid:dict, # what the template declares
@@ -54,7 +54,7 @@ def check_kinds(
 ):
     "Refuse values of another kind than the template declares."
     for name, default in declared(template).items():
-        if name not in params or default.kind not in KINDS: continue
+        if name not in params or default.kind not in KINDS or (default.kind == "str" and params[name] is None): continue
         (kind, word), value = KINDS[default.kind], params[name]
         if not isinstance(value, kind) or isinstance(value, bool) != (default.kind == "bool"):
             raise UserError(f"The parameter {name!r} is {word}, for instance {default}; {value!r} is {'a single text' if isinstance(value, str) else f'of type {type(value).__name__}'}.")
@@ -145,7 +145,7 @@ def tidy(
         for o in cell.get("outputs", []): o.get("metadata", {}).pop("papermill", None)
     write_atomic(file, (json.dumps(nb, indent=1, ensure_ascii=False) + "\n").encode())
 
-# %% ../nbs/95_figure.ipynb #3992b96b
+# %% ../nbs/95_figure.ipynb #58ecc60a
 def run_figure(
     template:str, # name of a template
     params:dict=None, # parameters
@@ -160,7 +160,8 @@ def run_figure(
     out = Path(out or (root or repo_root())/"figures"/f"{name}.ipynb")
     if out.resolve() == file.resolve(): raise UserError("A template is never executed in place: give another file for the result.")
     part = out.parent/"stopped"/f"{out.stem}-{os.getpid()}.ipynb"
-    part.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(9): # another execution may just be removing the empty folder
+        with suppress(FileNotFoundError): part.parent.mkdir(parents=True, exist_ok=True); part.touch(); break
     if os.isatty(2): os.environ["INITPOOLS_TERMINAL"] = os.ttyname(2)
     try: papermill.execute_notebook(str(file), str(part), params or {}, cwd=str(root or Path.cwd()), kernel_name="python3", progress_bar=False,
                                     extra_arguments=["--IPKernelApp.log_level=CRITICAL"]) # what it says itself is of servers and interrupts, not of figures

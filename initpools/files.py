@@ -6,7 +6,7 @@
 __all__ = ['STREAMED', 'Files', 'list_files', 'read_list', 'imagenet', 'imagenet_lt', 'own_folder', 'source', 'read_image',
            'in_threads']
 
-# %% ../nbs/11_files.ipynb #18e7653c
+# %% ../nbs/11_files.ipynb #82908e54
 import hashlib, os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import UserError, data_root, lookup, stream
-from .datasets import DATASETS, IMAGE_FILES, Images, list_folder, load
-from .subsets import stratified
+from .core import UserError, data_root, lookup
+from .datasets import DATASETS, IMAGE_FILES, Images, list_folder, load, set_apart
 
 # %% ../nbs/11_files.ipynb #7773b706
 @dataclass(frozen=True, eq=False)
@@ -84,7 +83,7 @@ def imagenet_lt(root:Path, part:str)->Files: # data root; "train" or "test"
     if part == "test" and not file.exists(): return imagenet(root, part)
     return read_list(file, home, sorted(p.name for p in (home/"train").iterdir() if p.is_dir()) if (home/"train").is_dir() else ())
 
-# %% ../nbs/11_files.ipynb #92b83e13
+# %% ../nbs/11_files.ipynb #6f73fa61
 STREAMED = {"imagenet": imagenet, "imagenet_lt": imagenet_lt} # name -> function(data root, part) -> Files
 
 def own_folder(folder:Path, part:str)->Files:
@@ -95,7 +94,7 @@ def own_folder(folder:Path, part:str)->Files:
     if files.y is None:
         if part == "train": return files
         raise UserError(f"{folder} has no labels, so nothing can be tested on it: let `initpools choose` pick images, or sort them into {folder/'train'} and {folder/'test'} with one sub-folder a class.")
-    test = stratified(files.y, max(len(files.classes), len(files) // 5), stream("test part", "folder"))
+    test = set_apart(files.y, len(files.classes), folder)
     return files[np.sort(test) if part == "test" else np.setdiff1d(np.arange(len(files)), test)]
 
 # %% ../nbs/11_files.ipynb #d08deebe

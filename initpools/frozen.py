@@ -278,7 +278,7 @@ def all_sets(
         if report: report(f"{done + 1}/{len(jobs)} chosen ({FROZEN[s].title}, seed {seed})")
     return out
 
-# %% ../nbs/72_frozen.ipynb #99058c10
+# %% ../nbs/72_frozen.ipynb #daa5c7ff
 def experiment(
     data:str, # name of a data set
     backbone:str, # see `features_of`
@@ -296,8 +296,9 @@ def experiment(
     "One measure of every strategy, budget and seed."
     lookup("measure", measure, MEASURES)
     if seeds < 1: raise UserError(f"{seeds} seeds choose nothing: ask for at least 1.")
-    budgets, device, cache = list(budgets), pick_device(device), data_root(root)/"cache"/"frozen"
+    device, cache = pick_device(device), data_root(root)/"cache"/"frozen"
     train, test = (features_of(data, p, backbone, root=root, device=device, report=report) for p in ("train", "test"))
+    budgets = check_budgets(list(budgets), len(train))
     setting = replace(setting or Setting(root=root, device=device), data=data, backbone=backbone)
     sets = all_sets(train, strategies, budgets, seeds, components, options, cache, report, device)
     rows = [dict(strategy=s, seed=seed, labels=b, picks=i) for (s, seed), by in sets.items() for b, i in by.items()]

@@ -163,7 +163,7 @@ def not_run(
     lines = [f"- [{name}](../{f.relative_to(root).as_posix()}): {f.read_text().splitlines()[0].lstrip('# ')}" for f, name in files.items() if not (root/"figures"/f"{name}.ipynb").exists()]
     return "\n".join(lines)
 
-# %% ../nbs/97_gallery.ipynb #f05b62cf
+# %% ../nbs/97_gallery.ipynb #9cca87e6
 def score(
     nb:dict, # an executed notebook
 )->Counter: # holds, fails, open
@@ -171,8 +171,8 @@ def score(
     found = Counter()
     for head, rows in judgements(nb):
         if "paper" not in head: continue
-        where = next(i for i, name in enumerate(head) if name in ("holds?", "verdict"))
-        found.update(r[where].split(":")[0] for r in rows if r[head.index("paper")] not in ("", "not run"))
+        where = next(i for i, name in enumerate(head) if name in ("holds?", "verdict", "holds"))
+        found.update(r[where].split(":")[0] for r in rows if r[head.index("paper")] not in ("", "not run", "no table"))
     return Counter({w: n for w, n in found.items() if w in ("holds", "fails", "open")})
 
 def standings(
@@ -180,7 +180,10 @@ def standings(
 )->str: # Markdown
     "What became of the papers' statements, page by page."
     order = lambda name, title: (list(SECTIONS).index(section_of(name)), re.sub(r"\d+", lambda m: m[0].zfill(3), title))
-    lines = {order(f.stem, title): [f"[{title}](#{anchor(title)})", *(found[w] or "" for w in ("holds", "fails", "open")), ""] for f, title in titles.items() if sum((found := score(json.loads(f.read_text()))).values())}
+    lines = {}
+    for file, title in titles.items():
+        found, stated = score(nb := json.loads(file.read_text())), len(STATEMENTS.get(injected(nb).get("paper"), ()))
+        if found: lines[order(file.stem, title)] = [f"[{title}](#{anchor(title)})", *(found[w] or "" for w in ("holds", "fails", "open")), max(0, stated - found.total()) or ""]
     for name, statements in STATEMENTS.items():
         title = name.replace("_", " ").capitalize()
         if not {name, name + "_quick"} & {f.stem for f in titles}: lines[order(name, title)] = [f"{title}, [not run yet](#not-run-yet)", "", "", "", len(statements)]

@@ -56,17 +56,20 @@ def unpack(
     frame = frame.set_axis([unpack(c) for c, *_ in columns], axis=1)
     return frame.set_index(list(frame.columns[:deep])) if deep else frame
 
-# %% ../nbs/94_keep.ipynb #0cc7490a
+# %% ../nbs/94_keep.ipynb #84536e69
 WHERE = {"name", "title", "store", "root", "device", "executor", "workers", "threads"} # parameters on which at most last digits hang
 
 def content(
     value, # a parameter
 ):
     "A parameter; where it names files of one's own, with what they are like now."
+    if isinstance(value, (list, tuple)): return [content(v) for v in value]
+    if isinstance(value, dict): return {k: content(v) if content(k) == k else [content(k), content(v)] for k, v in value.items()}
     if not isinstance(value, str): return value
     kind, _, path = value.partition(":")
-    own = Path((path.partition("@")[0] if kind in ("folder", "npz", "features") else value if Path(value).suffix else "") or os.devnull).expanduser()
-    files = sorted(f for f in ([own] if own.is_file() else own.rglob("*")) if f.is_file())
+    own = Path((path if kind in ("folder", "npz", "features") else value if "." in value or "/" in value else "").partition("@")[0] or os.devnull).expanduser()
+    try: files = [own] if own.is_file() else sorted(f for f in own.rglob("*") if f.is_file()) if kind in ("folder", "features") else []
+    except OSError: files = [] # no name of a file
     return [value, digest([[str(f.relative_to(own)), f.stat().st_size, f.stat().st_mtime_ns] for f in files])] if files else value
 
 def cell_file(

@@ -87,7 +87,7 @@ def closes_at(
     closed = [b for b in above.index if not above.loc[b:].any()]
     return closed[0] if closed else None
 
-# %% ../nbs/92_low_budget.ipynb #13c31f31
+# %% ../nbs/92_low_budget.ipynb #e230322d
 def lead_closes(
     gaps:pd.DataFrame, # of one strategy, as from_random gives them
     margin:float=.01, # what "the same" means
@@ -96,8 +96,8 @@ def lead_closes(
     gaps, end = gaps.sort_values("labels"), closes_at(gaps)
     last = gaps.iloc[-1]
     if not (gaps.low > 0).any(): return "no lead is certain at any budget", "open"
-    if not end: return f"not by {last.labels:,.0f} labels", "fails"
-    return f"no lead is certain from {end:,} labels on", "holds" if verdict(last.difference, last.low, last.high, "same", margin) == "holds" else "open"
+    said = f"no lead is certain from {end:,} labels on" if end else f"a lead is still certain at {last.labels:,.0f} labels"
+    return said, verdict(last.difference, last.low, last.high, "not above", margin)
 
 # %% ../nbs/92_low_budget.ipynb #ad5176b8
 def low_budget_claims(

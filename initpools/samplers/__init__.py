@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SAMPLERS', 'Sampler', 'draw_pools', 'pool_task']
 
-# %% ../../nbs/59_samplers.ipynb #9f40791a
+# %% ../../nbs/59_samplers.ipynb #26dc371f
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Callable
@@ -18,7 +18,7 @@ from ..pretext import pretext, task_of
 from .clustered import cartography_equal, core_set, equal_share, kmeans_equal, kmeans_proportional, multi_batch_kmeans, proportional_share, single_batch_kmeans
 from .ranked import binned, cartography, easiest, hardest, uniform
 from .typical import activeft, facility, kmedoids, maxherding, probcover, typiclust, usl
-from ..state import State, select_random
+from ..state import State, ask, select_random
 
 # %% ../../nbs/59_samplers.ipynb #0a7551b3
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ SAMPLERS = { # name -> entry
     "usl":                 Sampler(usl, "USL", "vae"),
 }
 
-# %% ../../nbs/59_samplers.ipynb #b6a68b54
+# %% ../../nbs/59_samplers.ipynb #229ff931
 def draw_pools(
     data, # a Dataset
     samplers, # entries of SAMPLERS
@@ -91,7 +91,7 @@ def draw_pools(
             state = State(n, classes=len(data.train.classes), truth=y, **views)
             for b in budgets:
                 if report: report(f"{name}, seed {seed}: {b} images")
-                rows.append(pool_rows(name, b, seed, SAMPLERS[name].select(state, b, stream("pools", data.name, name, b, seed)), y))
+                rows.append(pool_rows(name, b, seed, ask(SAMPLERS[name].select, state, b, stream("pools", data.name, name, b, seed), f"The sampler {name!r}"), y))
     return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/59_samplers.ipynb #32a85c47
