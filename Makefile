@@ -7,6 +7,7 @@ INSTALLED := .venv/.installed
 
 figure: $(INSTALLED)      ## train, query and draw the learning curves of the embedded digits
 	$(BIN)/initpools figure learning_curves -p name=digits $(ARGS)
+	@$(MAKE) --no-print-directory gallery # this machine's numbers, on the page of figures too
 
 figures: $(INSTALLED)     ## draw the published figures again from their committed records, without training
 	OMP_NUM_THREADS=1 $(BIN)/python -c "from initpools.gallery import redraw; redraw()"
