@@ -159,7 +159,7 @@ def run_figure(
     name = (params or {}).get("name") or template
     out = Path(out or (root or repo_root())/"figures"/f"{name}.ipynb")
     if out.resolve() == file.resolve(): raise UserError("A template is never executed in place: give another file for the result.")
-    part = out.parent/"stopped"/f"{out.stem}-{os.getpid()}.ipynb"
+    part = out.absolute().parent/"stopped"/f"{out.stem}-{os.getpid()}.ipynb"
     for _ in range(9): # another execution may just be removing the empty folder
         with suppress(FileNotFoundError): part.parent.mkdir(parents=True, exist_ok=True); part.touch(); break
     if os.isatty(2): os.environ["INITPOOLS_TERMINAL"] = os.ttyname(2)

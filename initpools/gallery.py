@@ -231,12 +231,12 @@ def redraw(
     workers:int=0, # notebooks at a time; 0 for one a core
 ):
     "Draw all figures with published records again, and write the page."
-    root, before = root or repo_root(), os.environ.get("INITPOOLS_REDRAW", "")
+    root, before, here = root or repo_root(), os.environ.get("INITPOOLS_REDRAW", ""), os.getcwd()
     files = sorted((root/"figures").glob("*.ipynb"))
     os.environ["INITPOOLS_REDRAW"] = "1" # nothing may be trained
     from initpools.kernels import warm_kernels # late: the page itself needs no Jupyter
     try:
         with warm_kernels(*NEEDED), ThreadPoolExecutor(workers or os.cpu_count()) as pool: # each notebook has a process of its own
             for line in pool.map(redraw_one, files, [root] * len(files)): say(line)
-    finally: os.environ["INITPOOLS_REDRAW"] = before
+    finally: os.environ["INITPOOLS_REDRAW"] = before; os.chdir(here) # threads that each went elsewhere and back may have left the process anywhere
     write_atomic(root/"figures"/"README.md", make_gallery(root).encode())

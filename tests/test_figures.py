@@ -56,7 +56,7 @@ def test_parameter_files_fit_the_template(file):
     check_names(params, known)
     kinds = dict(str=str, int=int, float=int | float, bool=bool, list=list, dict=dict)
     also = {"pretext_epochs": int | dict} # a number for all tasks, or one for each
-    assert not {k: v for k, v in params.items() if not isinstance(v, also.get(k, kinds[known[k]["inferred_type_name"]]))}
+    assert not {k: v for k, v in params.items() if not isinstance(v, also[k] if k in also else kinds[known[k]["inferred_type_name"]])}
 
 
 @pytest.mark.parametrize("file", [p for p in PARAMS if template_of(p) == "initial_pools"], ids=lambda p: p.stem)
@@ -229,8 +229,9 @@ def test_redrawing_trains_nothing_and_spoils_nothing(tmp_path, monkeypatch):
     for name, given, template in (("curves", dict(SMOKE, seeds=1), "learning_curves"), ("page", dict(datasets={"digits": [20]}, epochs=7), "audit_best_weights")):
         cells = [dict(cell_type="markdown", source=f"# {name}", metadata={}), cell("\n".join(f"{k} = {v!r}" for k, v in given.items()), "injected-parameters"), cell(f'check_parameters(globals(), "{template}")')]
         (tmp_path/"figures"/f"{name}.ipynb").write_text(json.dumps(dict(cells=cells)))
-    before, said = {f.name: f.read_bytes() for f in (tmp_path/"figures").iterdir()}, []
+    before, said, here = {f.name: f.read_bytes() for f in (tmp_path/"figures").iterdir()}, [], os.getcwd()
     redraw(tmp_path, said.append)
+    assert os.getcwd() == here
     assert {n: (tmp_path/"figures"/n).read_bytes() for n in before} == before
     assert all("was left as it is" in line and "by its own command" in line for line in said) and len(said) == 2, said
     assert not os.environ["INITPOOLS_REDRAW"] and not list((tmp_path/"data").rglob("*.jsonl"))
