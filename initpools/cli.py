@@ -6,19 +6,19 @@
 __all__ = ['app', 'stores', 'Folder', 'figure', 'choose', 'list_names', 'open_store', 'ls', 'verify', 'gc', 'export', 'fill',
            'diff', 'main']
 
-# %% ../nbs/96_cli.ipynb #81be780b
+# %% ../nbs/96_cli.ipynb #97b7ab8b
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .core import UserError, lookup, pick_device
+from .core import UserError
 
 # %% ../nbs/96_cli.ipynb #82be7397
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Where should active learning start?")
 
-# %% ../nbs/96_cli.ipynb #75f57d02
+# %% ../nbs/96_cli.ipynb #5959e16d
 @app.command()
 def figure(
     template:Annotated[str, typer.Argument(help="a template under nbs/figures")],
@@ -28,6 +28,7 @@ def figure(
 ):
     "Execute a figure notebook and print the files it made."
     import yaml
+    from initpools.core import lookup
     from initpools.figure import declared, files_made, read_parameters, run_figure, templates
     texts = {k for k, default in declared(lookup("figure", template, templates())).items() if default.kind == "str"}
     def value(name, text):
@@ -41,7 +42,7 @@ def figure(
     done = run_figure(template, read_parameters(params, {k: value(k, v) for k, v in pairs.items()}), out)
     for f in (done, *files_made(done)): print(f)
 
-# %% ../nbs/96_cli.ipynb #08761f3c
+# %% ../nbs/96_cli.ipynb #6454468d
 @app.command()
 def choose(
     data:Annotated[str, typer.Argument(help="folder:DIR of images, with or without class folders; npz:FILE, features:DIR, or a data set's name")],
@@ -53,6 +54,7 @@ def choose(
     root:Annotated[str, typer.Option(help="data root; default: INITPOOLS_DATA, else data/")] = "",
 ):
     "Print which images to label first."
+    from initpools.core import lookup, pick_device
     from initpools.features import features_of
     from initpools.frozen import FROZEN, choose as pick
     if lookup("strategy", strategy, FROZEN).start: raise UserError(f"{FROZEN[strategy].title} goes on from images that are labelled already and would begin at random: choose the first images by another strategy, for instance single_batch_kmeans.")
@@ -61,12 +63,13 @@ def choose(
     names = features.names()
     for i in pick(features, strategy, [labels], seed, device=pick_device(device))[labels]: print(names[i])
 
-# %% ../nbs/96_cli.ipynb #49d47eab
+# %% ../nbs/96_cli.ipynb #9f45713e
 @app.command("list")
 def list_names(
     table:Annotated[str, typer.Argument(help="samplers, strategies, frozen (what `choose` knows), pretexts, datasets, models, recipes, augments or figures")],
 ):
     "Print the names of a table."
+    from initpools.core import lookup
     from initpools.figure import templates
     where = dict(samplers=("samplers", "SAMPLERS"), strategies=("strategies", "STRATEGIES"), frozen=("frozen", "FROZEN"), pretexts=("pretext", "PRETEXTS"), datasets=("datasets", "DATASETS"),
                  models=("models", "MODELS"), recipes=("trainer", "RECIPES"), augments=("augment", "AUGMENTS"), figures=None)

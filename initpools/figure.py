@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'PLAIN', 'templates', 'Default', 'declared', 'check_names', 'check_kinds', 'check_parameters', 'headline',
-           'save_figure', 'read_parameters', 'printed_once', 'tidy', 'run_figure', 'printed', 'files_made',
-           'make_readme']
+           'save_figure', 'read_parameters', 'printed_once', 'tidy', 'run_figure', 'files_made', 'make_readme']
 
 # %% ../nbs/95_figure.ipynb #3336a2fe
 import ast, json, os
@@ -171,20 +170,15 @@ def run_figure(
     with suppress(OSError): part.parent.rmdir() # unless others are under way
     return out
 
-# %% ../nbs/95_figure.ipynb #c1c6cfeb
-def printed(
-    nb:dict, # an executed notebook
-)->list:
-    "The lines that a notebook printed, without empty ones."
-    return [line.rstrip() for c in nb["cells"] for o in c.get("outputs", []) if o.get("name") == "stdout" for line in "".join(o["text"]).splitlines() if line.strip()]
-
+# %% ../nbs/95_figure.ipynb #566ad3ad
 def files_made(
     out:Path, # an executed notebook
     folder:Path=None, # default: figures/ in the repository
 )->list:
     "The files that a figure notebook says it wrote."
-    folder = Path(folder or repo_root()/"figures")
-    return [folder/line for line in printed(json.loads(Path(out).read_text())) if line.endswith((".svg", ".png", ".csv")) and (folder/line).exists()]
+    nb, folder = json.loads(Path(out).read_text()), Path(folder or repo_root()/"figures")
+    lines = [line for c in nb["cells"] for o in c.get("outputs", []) if o.get("name") == "stdout" for line in "".join(o["text"]).splitlines()]
+    return [folder/line for line in lines if line.endswith((".svg", ".png", ".csv")) and (folder/line).exists()]
 
 # %% ../nbs/95_figure.ipynb #14c57c8f
 def make_readme(

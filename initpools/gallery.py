@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SECTIONS', 'NEEDED', 'injected', 'title_of', 'template_of', 'judgements', 'markdown', 'verdicts', 'command', 'cost',
-           'measured', 'entry', 'section_of', 'anchor', 'by_number', 'not_run', 'score', 'standings', 'make_gallery',
-           'redraw_one', 'redraw']
+           'measured', 'entry', 'section_of', 'anchor', 'not_run', 'score', 'standings', 'make_gallery', 'redraw_one',
+           'redraw']
 
-# %% ../nbs/97_gallery.ipynb #2f4746e1
+# %% ../nbs/97_gallery.ipynb #72e778d7
 import csv, json, os, re, tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from .core import UserError, repo_root, write_atomic
-from .figure import declared, files_made, printed, read_parameters, run_figure, templates
+from .figure import declared, read_parameters, run_figure, templates
 from .keep import cell_made
 from .lab.store import is_published
 from .statistics import STATEMENTS
@@ -116,7 +116,7 @@ def measured(
     seconds = [s for line in said if (m := re.search(r"record (\S+\.jsonl)", line)) and (s := cell_made(cells/m[1]).get("seconds"))]
     return f"{sum(seconds) / 60:,.1f} minutes of measuring." if seconds else ""
 
-# %% ../nbs/97_gallery.ipynb #4bfc9f73
+# %% ../nbs/97_gallery.ipynb #d924350e
 def entry(
     file:Path, # an executed notebook under figures/
     params:Path, # folder of parameter files
@@ -125,15 +125,16 @@ def entry(
     nb = json.loads(file.read_text())
     given = injected(nb)
     title = title_of(nb)
-    files = {end: [f.name for f in files_made(file, file.parent) if f.suffix == "." + end] for end in ("png", "csv", "svg")}
-    said = [line for line in dict.fromkeys(printed(nb)) if line not in sum(files.values(), [])]
+    lines = [line.rstrip() for c in nb["cells"] for o in c.get("outputs", []) if o.get("name") == "stdout" for line in "".join(o["text"]).splitlines() if line.strip()]
+    files = {end: [line for line in lines if line.endswith("." + end) and (file.parent/line).exists()] for end in ("png", "csv", "svg")}
+    said = [line for line in dict.fromkeys(lines) if line not in sum(files.values(), [])]
     aligned = any(re.search(r"\S {3,}\S", line) for line in said)
     links = [f"[Notebook]({file.name})"] + [f"[{f}]({f})" for end in ("csv", "svg") for f in files[end]]
     parts = [f"### {title}", *(f"![{title}]({f})" for f in files["png"]), "```\n" + "\n".join(said) + "\n```" if aligned else "  \n".join(said), cost(file.with_suffix(".csv")) if file.with_suffix(".csv").exists() else "", measured(said, params.parents[2]/"data"/"runs"/"cells"), verdicts(nb),
              " · ".join(links) + f"\n\nAgain: `{command(template_of(nb), given, params)}`" + ", from its records, with the data set at hand; without `store` all is measured anew." * is_published(given.get("store"))]
     return "\n\n".join(p for p in parts if p)
 
-# %% ../nbs/97_gallery.ipynb #a6c65a7b
+# %% ../nbs/97_gallery.ipynb #b2336b37
 SECTIONS = { # heading -> how the names of its figures begin
     "On Initial Pools for Deep Active Learning": ("figure_", "table_"),
     "Planned, proposed, beside the paper": ("proposed_", "strategies", "transfer", "fashion", "digits", ""),
@@ -154,12 +155,6 @@ def anchor(
     "The name under which a Markdown page keeps a heading."
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
-def by_number(
-    title:str, # a heading
-)->str:
-    "A title whose alphabetical order is that of its numbers: Figure 10 after Figure 2."
-    return re.sub(r"\d+", lambda m: m[0].zfill(3), title)
-
 def not_run(
     root:Path, # the repository
 )->str: # Markdown
@@ -168,7 +163,7 @@ def not_run(
     lines = [f"- [{name}](../{f.relative_to(root).as_posix()}): {f.read_text().splitlines()[0].lstrip('# ')}" for f, name in files.items() if not (root/"figures"/f"{name}.ipynb").exists()]
     return "\n".join(lines)
 
-# %% ../nbs/97_gallery.ipynb #f732e444
+# %% ../nbs/97_gallery.ipynb #9cca87e6
 def score(
     nb:dict, # an executed notebook
 )->Counter: # holds, fails, open
@@ -184,7 +179,7 @@ def standings(
     titles:dict, # executed notebook -> title
 )->str: # Markdown
     "What became of the papers' statements, page by page."
-    order = lambda name, title: (list(SECTIONS).index(section_of(name)), by_number(title))
+    order = lambda name, title: (list(SECTIONS).index(section_of(name)), re.sub(r"\d+", lambda m: m[0].zfill(3), title))
     lines = {}
     for file, title in titles.items():
         found, stated = score(nb := json.loads(file.read_text())), len(STATEMENTS.get(injected(nb).get("paper"), ()))
@@ -194,14 +189,14 @@ def standings(
         if not {name, name + "_quick"} & {f.stem for f in titles}: lines[order(name, title)] = [f"{title}, [not run yet](#not-run-yet)", "", "", "", len(statements)]
     return markdown(["statements of the papers", "hold", "fail", "open", "not tested"], [lines[k] for k in sorted(lines)])
 
-# %% ../nbs/97_gallery.ipynb #8cf8f9d6
+# %% ../nbs/97_gallery.ipynb #d9496a6b
 def make_gallery(
     root:Path=None, # the repository; default: found from the current folder
 )->str: # Markdown
     "The page of all published figures."
     root = root or repo_root()
     titles = {f: title_of(json.loads(f.read_text())) for f in (root/"figures").glob("*.ipynb")}
-    files = sorted(titles, key=lambda f: by_number(titles[f]))
+    files = sorted(titles, key=lambda f: re.sub(r"\d+", lambda m: m[0].zfill(3), titles[f]))
     found = {s: [f for f in files if section_of(f.stem) == s] for s in SECTIONS}
     contents = [f"**{s}**\n\n" + "\n".join(f"- [{titles[f]}](#{anchor(titles[f])})" for f in fs) for s, fs in found.items() if fs]
     pages = [text for s, fs in found.items() if fs for text in (f"## {s}", *(entry(f, root/"nbs"/"figures"/"params") for f in fs))]
