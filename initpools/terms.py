@@ -53,6 +53,7 @@ class Step:
 class Term:
     "What a method adds to training."
     supervised = True # keep the cross-entropy beside this term
+    trains = True # the network's weights become others than without it
     report = staticmethod(lambda text: None) # takes the progress of a term that trains something after the training
 
     def __init__(self,

@@ -174,16 +174,17 @@ def dropquery(
     k:int, # images to pick
     rng:np.random.Generator, # starts of k-means
     passes:int=3, # of MC dropout, the first ones of the view
-    wanted:float=25., # candidates, times k, below which fewer disagreements are enough
+    wanted:float=25., # candidates, times k, below which one disagreement is enough
     view:str="features", # name of the features
 )->np.ndarray: # (k,) pool indices
     "Diverse images whose prediction does not survive dropout."
     check_budget(k, len(state.unlabelled))
     n = disagreements(model_probs(state), mc_draws(state)[:, :passes])
-    enough = next((t for t in range(passes // 2 + 1, 0, -1) if (n >= t).sum() >= wanted * k), 0)
+    enough = next((t for t in range(passes // 2 + 1, 1, -1) if (n >= t).sum() >= wanted * k), 1)
     among = np.flatnonzero(n >= enough)
     x = normalise(model_features(state, view))[among]
-    return fill_up(state.unlabelled[among[nearest_to_centroid(x, *kmeans(x, k, rng))]], state, k, rng)
+    if len(among) > k: among = among[nearest_to_centroid(x, *kmeans(x, k, rng))]
+    return fill_up(state.unlabelled[among], state, k, rng)
 
 # %% ../../nbs/64_coverage.ipynb #c7b871f2
 def tcm(

@@ -326,7 +326,7 @@ def deal(
 # %% ../../nbs/68_learned.ipynb #39981999
 class Snapshot(Term):
     "Keeps the weights of the middle of the training."
-    share = .5 # of the steps
+    trains, share = False, .5 # it only looks on; of the steps
 
     def __init__(self, job):
         super().__init__(job)
@@ -358,7 +358,7 @@ def discrepancy(
 # %% ../../nbs/68_learned.ipynb #b70db830
 class Discrepancy(Snapshot):
     "A slow average of the weights as a teacher, on labelled and unlabelled images."
-    weight, decay = .05, .999
+    trains, weight, decay = True, .05, .999
 
     def __init__(self, job):
         super().__init__(job)
@@ -389,7 +389,7 @@ def held_out_temperature(
 
 class Calibration(Term):
     "A temperature from a second network that did not see some of the labels."
-    share = .3 # of the labelled images, held out
+    trains, share = False, .3 # it only looks on; of the labelled images, held out
 
     def temperature(self, fit):
         job, m = self.job, len(self.job.labelled)
