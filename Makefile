@@ -1,9 +1,11 @@
-# Two commands: `make figure` and `make test`. Both install what they need into .venv, once.
+# Two commands: `make figure` and `make test`. Both install what they need into .venv, once, in the versions of constraints.txt.
 PYTHON ?= python3
-BIN := .venv/bin
-INSTALLED := .venv/.installed
+VENV ?= .venv
+VERSIONS ?= --constraint constraints.txt
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 
-.PHONY: figure figures gpu-figures gallery test outputs readme
+.PHONY: figure figures gpu-figures gallery test newest outputs readme
 
 figure: $(INSTALLED)      ## train, query and draw the learning curves of the embedded digits
 	$(BIN)/initpools figure learning_curves -p name=digits $(ARGS)
@@ -20,7 +22,11 @@ gallery: $(INSTALLED)     ## figures/README.md from the published notebooks
 
 test: $(INSTALLED)        ## every module notebook, then what spans them
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests
+
+newest:                   ## make test with the newest release of everything, in an environment of its own
+	rm -f .venv-newest/.installed
+	$(MAKE) test VENV=.venv-newest VERSIONS="--upgrade --upgrade-strategy eager"
 
 outputs: $(INSTALLED)     ## run every module notebook in place and keep its outputs
 	cd nbs && OMP_NUM_THREADS=1 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace $(or $(NB),*.ipynb)
@@ -29,7 +35,7 @@ outputs: $(INSTALLED)     ## run every module notebook in place and keep its out
 readme: $(INSTALLED)      ## README.md from nbs/index.ipynb
 	$(BIN)/python -c "from initpools.figure import make_readme; open('README.md', 'w').write(make_readme())"
 
-$(INSTALLED): settings.ini setup.py pyproject.toml
-	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[cpu,dev]'
+$(INSTALLED): settings.ini setup.py pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(VERSIONS) -e '.[cpu,dev]'
 	touch $@

@@ -221,8 +221,9 @@ def redraw_one(
     where = {k: v for k, v in dict(name=file.stem, store=at if is_published(at) else "runs").items() if k in declared(templates(root)[template])}
     if template.startswith("benchmark") and "store" not in where: return f"{file.name} times a machine, and was left as it is"
     with tempfile.TemporaryDirectory() as d:
-        try: write_atomic(file, run_figure(template, given | where, Path(d)/file.name, root).read_bytes())
+        try: run_figure(template, given | where, Path(d)/file.name, root)
         except UserError as e: return f"{file.name} was left as it is: {str(e).split(' The notebook as far as it came')[0]}"
+        for made in sorted(Path(d).glob("*.*")): write_atomic(file.with_name(made.name), made.read_bytes())
     return file.name
 
 def redraw(

@@ -9,7 +9,8 @@ __all__ = ['serve', 'Forked', 'WarmProvisioner', 'warm_kernels']
 import os, signal, sys
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint
-from multiprocessing import get_all_start_methods, get_context, set_start_method
+from multiprocessing import get_all_start_methods, get_context, parent_process, set_start_method
+from threading import Thread
 
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
@@ -24,7 +25,13 @@ def serve(
     set_start_method(get_all_start_methods()[0], force=True) # processes of its own start as in any kernel: the first method is the system's choice
     if "pandas" in sys.modules: sys.modules["pandas"].set_option("display.max_columns", 20) # pandas asks when it is imported whether it is in a notebook
     from ipykernel.kernelapp import IPKernelApp
-    IPKernelApp.launch_instance(argv=[*argv, f"--IPKernelApp.parent_handle={os.getppid()}"]) # it ends when the fork server does
+    Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
+    IPKernelApp.launch_instance(argv=argv)
+
+def _end_with(parent):
+    "Wait for the end of the process that wanted this kernel, and end too."
+    parent.join()
+    os._exit(1)
 
 # %% ../nbs/93_kernels.ipynb #ab2660ea
 class Forked:

@@ -18,7 +18,6 @@ from initpools.lab.store import Store, diff
 from initpools.lab.work import How, Patience
 
 runs = small_grid(1, 2)
-pytestmark = pytest.mark.xdist_group("cluster") # one process: the tests share a fixture
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
-from multiprocessing import get_context
 from pathlib import Path
 
 import papermill
@@ -15,9 +13,7 @@ import yaml
 
 from initpools.core import UserError, lookup
 from initpools.figure import check_names, read_parameters, run_figure, templates
-from initpools.gallery import NEEDED
-from initpools.kernels import warm_kernels
-from shared import drawn, same_files, same_twice
+from shared import cold_kernels, drawn, same_files, same_twice
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = dict(name="smoke_learning_curves", samplers=["random", "kmeans"], strategies=["random", "min_margin"], seeds=2, initial=10, budget=10, queries=1, pretext_epochs=1, workers=1)
@@ -82,38 +78,15 @@ def test_every_template_refuses_unknown_parameters(template):
     assert f'check_parameters(globals(), "{template}")' in code[1]
 
 
-def twice(template, folder):
-    "Execute a template twice with the same parameters into a folder; what went wrong, or nothing."
-    name = f"smoke_{template}"
-    os.environ |= {"INITPOOLS_DATA": str(folder/"data"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    folder.mkdir()
-    try:
-        for turn, kernels in (("one", nullcontext()), ("two", warm_kernels(*NEEDED))): # as by its own command, and as `make figures` does
-            with kernels: run_figure(template, dict(SMALL[template], name=name), folder/turn/"page.ipynb")
-            for file in drawn(name): file.rename(folder/turn/file.name)
-            shutil.rmtree(folder/"data"/"store", ignore_errors=True) # what was measured is measured again
-    except UserError as e: return str(e)
-    finally:
-        for file in drawn(name): file.unlink()
-
-
-@pytest.fixture(scope="module")
-def smoked(request, tmp_path_factory):
-    "The small templates asked for, each executed twice; two templates at a time."
-    home = tmp_path_factory.mktemp("smoke")
-    wanted = [i.callspec.params["template"] for i in request.session.items if getattr(i, "originalname", "") == "test_small_templates_twice"]
-    with ProcessPoolExecutor(2, get_context("spawn")) as workers:
-        return {t: (home/t, error) for t, error in zip(wanted, workers.map(twice, wanted, [home/t for t in wanted]))}
-
-
-@pytest.mark.xdist_group("smoked")
 @pytest.mark.parametrize("template", SMALL)
-def test_small_templates_twice(smoked, template):
-    "The same parameters, the same bytes: the second time with the pretext tasks from the cache."
-    folder, error = smoked[template]
-    assert error is None, error
-    same_files(folder, "one", "two")
-    cells = json.loads((folder/"one"/"page.ipynb").read_text())["cells"]
+def test_small_templates_twice(template, tmp_path, monkeypatch):
+    "The same parameters, the same bytes: by its own command, and warm as `make figures` does, with the pretext tasks from the cache."
+    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
+    for turn, kernels in (("one", cold_kernels()), ("two", nullcontext())): # the session's kernels are warm
+        with kernels: run_figure(template, dict(SMALL[template], name=f"smoke_{template}"), tmp_path/turn/"page.ipynb")
+        shutil.rmtree(tmp_path/"data"/"store", ignore_errors=True) # what was measured is measured again
+    same_files(tmp_path, "one", "two")
+    cells = json.loads((tmp_path/"one"/"page.ipynb").read_text())["cells"]
     verdict = next((i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Verdict")), 0)
     says = "".join("".join(o.get("text", o.get("data", {}).get("text/plain", ""))) for c in cells[verdict:] for o in c.get("outputs", []))
     assert says and "nan" not in says, says
@@ -123,18 +96,13 @@ def test_a_page_is_drawn_from_its_records(tmp_path, monkeypatch):
     "Measured once, then only read: the same bytes, and the second time nothing could have been measured."
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
     small = dict(SMALL["audit_best_weights"], name="smoke_kept")
-    def turn(name):
-        run_figure("audit_best_weights", small, tmp_path/name/"page.ipynb")
-        for f in drawn("smoke_kept"): f.rename(tmp_path/name/f.name)
-    try:
-        turn("measured")
-        monkeypatch.setenv("INITPOOLS_REDRAW", "1")
-        turn("read")
-        kept, = (tmp_path/"data"/"store"/"cells").iterdir()
-        kept.write_bytes(kept.read_bytes()[:-9])
-        with pytest.raises(UserError, match="has a damaged record|cut off"): turn("broken")
-    finally:
-        for f in drawn("smoke_kept"): f.unlink()
+    def turn(name): run_figure("audit_best_weights", small, tmp_path/name/"page.ipynb")
+    turn("measured")
+    monkeypatch.setenv("INITPOOLS_REDRAW", "1")
+    turn("read")
+    kept, = (tmp_path/"data"/"store"/"cells").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-9])
+    with pytest.raises(UserError, match="has a damaged record|cut off"): turn("broken")
     same_files(tmp_path, "measured", "read")
 
 
@@ -150,11 +118,8 @@ SAID = {"benchmark_training": "of a lone convolution", "benchmark_frozen": "dist
 @pytest.mark.parametrize("template", BENCHMARKS)
 def test_small_benchmarks(template, tmp_path, monkeypatch):
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
-    try: out = run_figure(template, dict(BENCHMARKS[template], name=f"smoke_{template}"), tmp_path/"out.ipynb")
-    finally:
-        files = drawn(f"smoke_{template}")
-        for file in files: file.unlink()
-    assert len(files) == 3 and SAID.get(template, "target: at most") in out.read_text()
+    out = run_figure(template, dict(BENCHMARKS[template], name=f"smoke_{template}"), tmp_path/"page"/"out.ipynb")
+    assert len(drawn(tmp_path/"page")) == 3 and SAID.get(template, "target: at most") in out.read_text()
 
 
 def test_every_template_is_run():

@@ -107,3 +107,21 @@ def test_nothing_belongs_to_one_machine():
 def test_no_file_is_large():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
     assert not [f for f in tracked if f and (ROOT/f).exists() and (ROOT/f).stat().st_size > 5_000_000]
+
+
+def test_every_requirement_has_a_tested_version():
+    "Both commands install the versions of constraints.txt; a new requirement gets its line there."
+    from configparser import ConfigParser
+    facts = ConfigParser(delimiters=["="])
+    facts.read(ROOT/"settings.ini")
+    wanted = [w for k, v in facts["DEFAULT"].items() if k.endswith("requirements") and k != "gpu_requirements" for w in v.split()]
+    names = {re.split(r"[\[<>=]", w)[0].lower().replace("_", "-") for w in wanted}
+    lines = [line.split("==") for line in (ROOT/"constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    tested = {name.lower().replace("_", "-") for name, version in lines}
+    assert names - tested == set()
+    assert "$(VERSIONS)" in (ROOT/"Makefile").read_text()
+
+
+def test_no_test_needs_a_group():
+    "What tests share is made once behind a lock: any runner may spread them over processes as it likes."
+    assert not [p.name for p in (ROOT/"tests").glob("*.py") if "mark.xdist" + "_group" in p.read_text()]

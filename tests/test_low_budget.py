@@ -13,7 +13,7 @@ from initpools.core import UserError
 from initpools.features import HEADER, extract, open_features, read_manifest
 from initpools.figure import check_names, declared, read_parameters, run_figure, templates
 from initpools.frozen import FROZEN, MEASURES, check_budgets
-from shared import drawn, same_twice
+from shared import same_twice
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = dict(name="low_budget_smoke", backbone="pixels", measure="nn", strategies=["random", "coreset", "single_batch_kmeans"], budgets=[10, 20], seeds=2)
@@ -52,19 +52,19 @@ def test_a_folder_of_ones_own(tmp_path, monkeypatch):
         file.parent.mkdir(parents=True, exist_ok=True); Image.fromarray((digits.x[i, 0] * 15).numpy()).resize((32, 32)).save(file)
     monkeypatch.chdir(tmp_path); monkeypatch.setenv("INITPOOLS_DATA", "data")
     params = dict(SMOKE, name="own_folder_smoke", data="folder:mine", budgets=[10, 20], seeds=2, strategies=["random", "single_batch_kmeans"])
-    out = tmp_path/"out.ipynb"
-    try:
-        run_figure("low_budget", params, out); first = drawn("own_folder_smoke")[-1].read_text()
-        (tmp_path/"mine"/"3"/"broken.png").write_bytes(b"no image")
-        for i in range(60, 100): next((tmp_path/"mine").rglob(f"scan {i}.png")).unlink()
-        run_figure("low_budget", params, out); second = drawn("own_folder_smoke")[-1].read_text()
-        assert first != second and "files that cannot be decoded and are left out: 1" in out.read_text()
-        assert (tmp_path/"data"/"store"/"cells").is_dir() # the data root, too, is taken from where the caller stands
-        before = out.read_bytes()
-        with pytest.raises(UserError, match="stopped") as e: run_figure("low_budget", dict(params, data="folder:yours"), out)
-        assert out.read_bytes() == before and list((tmp_path/"stopped").glob("out-*.ipynb"))[0].name in str(e.value)
-    finally:
-        for file in drawn("own_folder_smoke"): file.unlink()
+    out = tmp_path/"pages"/"out.ipynb"
+    numbers = out.with_name("own_folder_smoke.csv")
+    run_figure("low_budget", params, out)
+    first = numbers.read_text()
+    (tmp_path/"mine"/"3"/"broken.png").write_bytes(b"no image")
+    for i in range(60, 100): next((tmp_path/"mine").rglob(f"scan {i}.png")).unlink()
+    run_figure("low_budget", params, out)
+    assert first != numbers.read_text() and "files that cannot be decoded and are left out: 1" in out.read_text()
+    assert (tmp_path/"data"/"store"/"cells").is_dir() # the data root, too, is taken from where the caller stands
+    before = out.read_bytes()
+    with pytest.raises(UserError, match="stopped") as e: run_figure("low_budget", dict(params, data="folder:yours"), out)
+    left, = (out.parent/"stopped").rglob("out.ipynb")
+    assert out.read_bytes() == before and str(left) in str(e.value)
 
 
 @pytest.mark.filterwarnings("ignore:1 of")

@@ -13,17 +13,17 @@ from initpools.lab.execute import execute
 from initpools.lab.faults import begin, kept, kill_test, leftovers, lines, race, small_grid, starve
 from initpools.lab.grid import grid
 from initpools.lab.store import SCHEMA, Store, diff, seal
+from shared import made_once
 
 SEEDS, QUERIES = 1, 1
 runs = small_grid(SEEDS, QUERIES)
-pytestmark = pytest.mark.xdist_group("resume") # one process: the tests share a fixture
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    "The grid, undisturbed; its pretext task is cached beside it."
-    folder = tmp_path_factory.mktemp("whole")
-    return execute(runs, Store(folder/"store"), "local", device="cpu", root=folder/"data", quiet=True)
+    "The grid, undisturbed, made once for all test processes; its pretext task is cached beside it."
+    make = lambda folder: execute(runs, Store(folder/"store"), "local", device="cpu", root=folder/"data", quiet=True)
+    return Store(made_once(tmp_path_factory, "whole-grid", make)/"store")
 
 
 def data_of(whole): return whole.folder.parent/"data"
