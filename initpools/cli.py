@@ -59,7 +59,7 @@ def choose(
     from initpools.frozen import FROZEN, choose as pick
     if lookup("strategy", strategy, FROZEN).start: raise UserError(f"{FROZEN[strategy].title} goes on from images that are labelled already and would begin at random: choose the first images by another strategy, for instance single_batch_kmeans.")
     features = features_of(data, "train", backbone, root=root or None, device=device, report=lambda text: print(text, file=sys.stderr))
-    if lost := features.manifest.skipped: print(f"{len(lost)} files cannot be decoded and are left out, {lost[0]} first", file=sys.stderr)
+    if lost := features.manifest.lost(): print(f"{len(lost)} files cannot be decoded and are left out, {lost[0]} first", file=sys.stderr)
     names = features.names()
     for i in pick(features, strategy, [labels], seed, device=pick_device(device))[labels]: print(names[i])
 

@@ -118,3 +118,22 @@ def test_features_survive_a_kill(tmp_path):
     assert np.abs(f.x - digits.x.flatten(1).numpy() / 255).max() < 1e-6 and (f.labels() == digits.y.numpy()).all()
     file = folder/"features.npy"; file.write_bytes(file.read_bytes()[:HEADER + 1000])
     with pytest.raises(UserError, match="cut off"): open_features(folder)
+
+
+def test_batches_are_bounded_and_change_no_row(tmp_path, monkeypatch):
+    "A processor gets as many pixels at a time as 16 images of 224 have, and the rows are those of any other batch."
+    import torch
+    from initpools import features
+    from initpools.files import source
+    from initpools.pretext.backbones import Frozen
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 7, 4), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(128, 32)).eval()
+    pool, seen, embed = source("digits")[range(40)], [], features.embed_batch
+    monkeypatch.setattr(features, "embed_batch", lambda how, x, device: seen.append((len(x), how.size)) or embed(how, x, device))
+    facts = features.Manifest("key", "digits, train", "net", 0, 0, "float32", True, tuple("0123456789"))
+    for side in (32, 224):
+        how, rows = Frozen(net, side, (.5,) * 3, (.25,) * 3), []
+        for batch in (None, 1, 40): rows.append(extract(pool, how, tmp_path/f"{side} {batch}", facts, batch=batch).x)
+        for other in rows[1:]: assert np.abs(rows[0] - other).max() <= .02 * np.abs(other).max()
+        seen.clear(); extract(pool, how, tmp_path/f"{side}", facts)
+        assert max(n * size**2 for n, size in seen[1:]) <= 16 * 224**2 and sum(n for n, _ in seen[1:]) == 40 and seen[1][0] == min(40, 16 * 224**2 // side**2)
