@@ -111,6 +111,7 @@ def ranking(
     title:str="", # of the figure
     subtitle:str="", # what was run: preset, seeds, device
     reference:str="random", # the strategy whose mean is drawn as a line
+    own:dict=None, # strategy -> another reference, marked in its row
 ): # -> Figure
     "Final accuracy of every strategy, best first."
     import matplotlib.pyplot as plt
@@ -121,6 +122,8 @@ def ranking(
     ax.plot(100 * means, range(len(means)), "|", color="black", ms=8, mew=1.6)
     ax.scatter(100 * last.accuracy, last.strategy.map(place), s=11, color="#0072B2", alpha=.6, linewidths=0)
     if reference in means: ax.axvline(100 * means[reference], color="#D55E00", lw=1, ls=(0, (4, 2)))
+    others = {place[s]: 100 * means[r] for s, r in (own or {}).items() if r != reference and s in place and r in means}
+    ax.plot([*others.values()], [*others], "|", color="#D55E00", ms=8, mew=1.6, zorder=1)
     ax.set_yticks(range(len(means)), [STRATEGIES[s].title for s in means.index], fontsize=7); ax.set_ylim(len(means) - .4, -.6)
     ax.set_xscale("function", functions=(lambda a: -np.log(101 - np.minimum(a, 100)), lambda u: 101 - np.exp(-u)))
     ticks = [t for t in (0, 20, 40, 60, 70, 80, 85, 90, 93, 95, 96, 97, 98, 99, 100) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]

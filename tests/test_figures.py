@@ -143,7 +143,7 @@ def test_strategies_twice(tmp_path, monkeypatch):
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
     small = dict(name="smoke_strategies", strategies=["random", "min_margin", "ens_lc"], seeds=2, initial=10, budget=10, queries=1, workers=1)
     _, second = same_twice("strategies", small, tmp_path)
-    assert "12 found" in second and "ENS-LC" in second and "verdict" in second
+    assert "16 found" in second and "ENS-LC" in second and "verdict" in second
 
 
 def test_transfer_twice(tmp_path, monkeypatch):
