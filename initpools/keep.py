@@ -120,8 +120,12 @@ def write_cell(
 MADE = [] # how the kept cells of this process were made
 
 def measured_on()->str:
-    "Where this notebook's kept cells were measured; this machine, where they do not say or there are none."
-    return " / ".join(dict.fromkeys(f"{m['device']}, {m['precision']}" for m in MADE)) or cpu_name()
+    "Where this notebook's kept cells were measured; this machine, where there are none."
+    return " / ".join(dict.fromkeys(map(_where, MADE))) or cpu_name()
+
+def _where(made):
+    "A cell's machine and number format, as far as its record says."
+    return f"{made['device']}, {made['precision']}" if made else "machine not recorded"
 
 # %% ../nbs/94_keep.ipynb #5e60b7f0
 def keep_cell(
@@ -143,8 +147,8 @@ def keep_cell(
         write_cell(file, cell, params, {n: space[n] for n in names}, provenance(pick_device(params.get("device", "cpu")), "auto") | {"seconds": time.perf_counter() - start})
         values, why = read_cell(file, cell) # what others will read is what this execution goes on with
     space.update(values)
-    if made := cell_made(file):
-        MADE.append(made); print(f"measured on {made['device']}, {made['precision']}: record {file.name}")
+    MADE.append(made := cell_made(file))
+    if made: print(f"measured on {_where(made)}: record {file.name}")
 
 def load_ipython_extension(
     shell, # as IPython hands it over
