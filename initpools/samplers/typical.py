@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from ..core import UserError, check_budget, pick_device, top_k
-from ..state import State, fill_up
+from ..state import State
 from ..geometry import (blocks, cosine, facility_location, gaps, kmeans, kmeans_plus_plus, knn, max_coverage,
-                                max_herding, normalise, products, squared_norms)
+                                max_herding, normalise, products, row_keys, squared_norms)
+from .clustered import fill_apart, unseen
 
 # %% ../../nbs/52_typical.ipynb #dab4d89d
 def unit_features(
@@ -56,13 +57,14 @@ def typiclust(
     "The most typical image of each cluster, clusters without labels first."
     check_budget(k, len(state.unlabelled))
     x, picked = normalise(state.all("features")), []
-    assign = kmeans(x, min(len(state.labelled) + k, most, len(x)), rng)[1]
-    left = {c: np.setdiff1d(np.flatnonzero(assign == c), state.labelled) for c in cluster_order(assign, state.labelled)}
+    assign, keys = kmeans(x, min(len(state.labelled) + k, most, len(x)), rng)[1], row_keys(x)
+    assign_new = np.where(np.isin(keys, keys[state.labelled]), -1, assign)
+    left = {c: np.flatnonzero(assign_new == c) for c in cluster_order(assign, state.labelled)}
     while len(picked) < k and any(len(m) for m in left.values()):
         for c in [c for c, m in left.items() if len(m)][:k - len(picked)]:
             best = left[c][top_k(typicality(x[left[c]], neighbours), 1, rng)[0]]
-            picked.append(best); left[c] = left[c][left[c] != best]
-    return fill_up(picked, state, k, rng)
+            picked.append(best); left[c] = left[c][keys[left[c]] != keys[best]]
+    return fill_apart(picked, state, k, rng)
 
 # %% ../../nbs/52_typical.ipynb #8b6a3f5c
 def pure_radius(
@@ -82,7 +84,7 @@ def probcover(
     state:State, # needs the view "features"
     k:int, # images to pick
     rng:np.random.Generator, # seeds k-means, breaks ties, fills up
-    radius:float=None, # of the balls; default: `pure_radius` with as many pseudo-labels as classes
+    radius:float=None, # of the balls; default: `estimated_radius`
     alpha:float=.95, # share of pure balls where the radius is estimated
     device:str="cpu", # where to compute
 )->np.ndarray: # (k,) pool indices in the order picked
@@ -90,19 +92,19 @@ def probcover(
     check_budget(k, len(state.unlabelled))
     rows, centres = unit_features(state)
     radius = radius or estimated_radius(state, rng, alpha, device)
-    return fill_up(state.unlabelled[max_coverage(rows, k, rng, radius, centres, device)], state, k, rng)
+    return fill_apart(state.unlabelled[max_coverage(rows, k, rng, radius, centres, device)], state, k, rng)
 
 # %% ../../nbs/52_typical.ipynb #0bfc3a7d
 def estimated_radius(
-    state:State, # needs the view "features" and the number of classes
+    state:State, # needs the view "features"
     rng:np.random.Generator, # seeds k-means
     alpha:float=.95, # share of pure balls
     device:str="cpu", # where to compute
+    unknown:int=10, # pseudo-labels where the state does not know of two classes or more
 )->float:
     "ProbCover's radius for a pool, from k-means pseudo-labels; a tiny one where all images are alike."
-    if not state.classes: raise UserError("ProbCover estimates its radius with as many pseudo-labels as classes, which this state does not know: give a radius.")
-    x = normalise(state.all("features"))
-    ids = kmeans(x, state.classes, rng)[1]
+    x, classes = normalise(state.all("features")), state.classes or 0
+    ids = kmeans(x, min(classes if classes > 1 else unknown, len(x)), rng)[1]
     return max(pure_radius(x, ids, alpha, device), 1e-6) if len(np.unique(ids)) > 1 else 1e-6
 
 # %% ../../nbs/52_typical.ipynb #f9a4edb5
@@ -115,7 +117,7 @@ def maxherding(
 )->np.ndarray: # (k,) pool indices in the order picked
     "The images that serve the pool best by a Gaussian similarity."
     rows, centres = unit_features(state)
-    return state.unlabelled[max_herding(rows, k, rng, bandwidth, centres, device=device)]
+    return fill_apart(state.unlabelled[max_herding(rows, k, rng, bandwidth, centres, device=device)], state, k, rng)
 
 # %% ../../nbs/52_typical.ipynb #86854486
 def facility(
@@ -126,7 +128,7 @@ def facility(
 )->np.ndarray: # (k,) pool indices in the order picked
     "The images that serve the pool best by cosine similarity."
     rows, centres = unit_features(state)
-    return state.unlabelled[facility_location(rows, k, rng, cosine(), centres, device=device)]
+    return fill_apart(state.unlabelled[facility_location(rows, k, rng, cosine(), centres, device=device)], state, k, rng)
 
 # %% ../../nbs/52_typical.ipynb #33f4cbc2
 def medoid(
@@ -163,7 +165,7 @@ def kmedoids(
         new = np.array([m[medoid(x[m])] for m in (np.flatnonzero(near == j) for j in range(k))])
         if (new == picked).all(): break
         picked = new
-    return state.unlabelled[picked]
+    return fill_apart(state.unlabelled[picked], state, k, rng)
 
 # %% ../../nbs/52_typical.ipynb #79ac5106
 def activeft_loss(
@@ -195,18 +197,23 @@ def activeft(
     for _ in range(steps):
         loss = activeft_loss(f, torch.cat([torch.nn.functional.normalize(theta), fixed]), tau)
         adam.zero_grad(); loss.backward(); adam.step()
-    return state.unlabelled[nearest_unused(f, torch.nn.functional.normalize(theta).detach())]
+    theta = torch.nn.functional.normalize(theta).detach()
+    return fill_apart(state.unlabelled[nearest_unused(f, theta, row_keys(state("features")), unseen(state))], state, k, rng)
 
 # %% ../../nbs/52_typical.ipynb #71fb70d5
 def nearest_unused(
     f:torch.Tensor, # (n, d) features of length 1
-    theta:torch.Tensor, # (k, d) points, k <= n
-)->np.ndarray: # (k,) distinct rows
-    "For each point in turn the most similar row that no earlier point took."
-    free, picked = torch.zeros(len(f), device=f.device), []
+    theta:torch.Tensor, # (k, d) points
+    keys:np.ndarray, # (n,) the same for copies, see `row_keys`
+    new:np.ndarray, # (n,) bool: rows that may be taken
+)->np.ndarray: # (<=k,) rows, no two of them copies; fewer where no others are left
+    "For each point in turn the most similar row of which no earlier point took a copy."
+    free, picked = new.copy(), []
     for t in theta:
-        picked.append(int((products(f, t[None])[:, 0] + free).argmax())); free[picked[-1]] = -torch.inf
-    return np.array(picked)
+        if not free.any(): break
+        bar = torch.as_tensor(np.where(free, 0, -np.inf), dtype=f.dtype, device=f.device)
+        picked.append(int((products(f, t[None])[:, 0] + bar).argmax())); free &= keys != keys[picked[-1]]
+    return np.array(picked, np.int64)
 
 # %% ../../nbs/52_typical.ipynb #b66ec2d5
 def usl_regulariser(
@@ -236,19 +243,21 @@ def usl(
     horizon:float=4., # squared distance beyond which it is blind
     rounds:int=10, # iterations of picking and marking down
     momentum:float=.9, # of the running mean
+    niter:int=50, # Lloyd iterations; the authors' code: 200
 )->np.ndarray: # (k,) pool indices
     "The densest image of each of `k` clusters, kept away from the other picks."
     check_budget(k, len(state.unlabelled))
     rows, fixed = unit_features(state)
-    assign, x, reg = kmeans(rows, k, rng, niter=50, nredo=1)[1], torch.from_numpy(rows), np.zeros(len(rows))
+    assign, x = kmeans(rows, k, rng, niter=niter, nredo=1)[1], torch.from_numpy(rows)
+    reg, new = np.zeros(len(rows)), unseen(state)
     _, assign = np.unique(assign, return_inverse=True)  # empty clusters drop out
     near = max(1, min(neighbours, len(rows) // 2))
     density = 1 / (np.square(knn(rows, near)[0]).mean(1) + 1e-6) if len(rows) > 1 else np.ones(1)
     for _ in range(max(1, rounds)):
-        picked = best_of_each(density - weight * reg, assign, rng)
+        picked = best_of_each(np.where(new, density - weight * reg, -np.inf), assign, rng)
         now = usl_regulariser(x, torch.cat([x[picked], torch.from_numpy(fixed)]), assign, alpha, horizon)
         reg = momentum * reg + (1 - momentum) * now
-    return fill_up(state.unlabelled[picked], state, k, rng)
+    return fill_apart(state.unlabelled[picked], state, k, rng)
 
 # %% ../../nbs/52_typical.ipynb #11a16d75
 def best_of_each(

@@ -63,7 +63,7 @@ def discriminator(
 class Game:
     "Sizes and length of a game between an autoencoder and a discriminator."
     width: int = 16        # channels of the first convolution
-    latent: int = 32       # numbers in the code
+    latent: int = None     # numbers in the code; None for 64 where images have 64 pixels a side or more, else 32
     epochs: float = 5      # passes over the pool
     limit: int = 200       # steps at most; None for no limit
     batch: int = 64        # labelled and unlabelled images a step, each
@@ -71,6 +71,7 @@ class Game:
     kl: float = None       # weight of the KL beside a mean squared error; None for the text's, 2 / pixels
     adversary: float = None # weight of the deception beside a mean squared error; None for the text's, 2 / pixels
 
+    def code(self, side): return self.latent or (64 if side >= 64 else 32)
     def steps(self, n): return int(max(1, min(self.epochs * n // self.batch, self.limit or np.inf)))
 
 QUICK = Game()
@@ -82,10 +83,11 @@ class Players(nn.Module):
     "An autoencoder and a discriminator, and perhaps a classifier that shares the code."
     def __init__(self, channels, size, game, given=0, classes=0):
         super().__init__()
-        self.reads = game.latent // 2 if classes else game.latent
-        self.vae = PoolVAE(channels, size, game.latent, game.width, self.reads + given)
-        self.judge = discriminator(game.latent + given)
-        self.learner = nn.Sequential(nn.Linear(game.latent - self.reads, 1024), nn.ReLU(), nn.Linear(1024, 256), nn.ReLU(), nn.Linear(256, classes)) if classes else None
+        latent = game.code(size)
+        self.reads = latent // 2 if classes else latent
+        self.vae = PoolVAE(channels, size, latent, game.width, self.reads + given)
+        self.judge = discriminator(latent + given)
+        self.learner = nn.Sequential(nn.Linear(latent - self.reads, 1024), nn.ReLU(), nn.Linear(1024, 256), nn.ReLU(), nn.Linear(256, classes)) if classes else None
 
     def verdict(self, mu, given): return self.judge(torch.cat([mu, given], 1))
 

@@ -10,9 +10,10 @@ __all__ = ['covered_rows', 'core_set', 'robust_core_set', 'kmeans_features', 'de
 import numpy as np
 
 from ..core import UserError, check_budget, top_k
-from ..geometry import check_features, features_on, gaps, k_center, kmeans, max_herding, nearest_to_centroid, normalise, squared_norms
+from ..geometry import check_features, features_on, gaps, k_center, kmeans, max_herding, normalise, squared_norms
+from ..samplers.clustered import fill_apart, nearest_new, unseen
 from ..samplers.typical import typiclust
-from ..state import State, fill_up
+from ..state import State
 from .bayesian import mc_draws
 from .uncertainty import entropy_score, margin_score, min_margin, model_features, model_probs
 
@@ -36,7 +37,7 @@ def core_set(
     "Greedy k-centre, away from what is labelled."
     check_budget(k, len(state.unlabelled))
     x, covered = covered_rows(state, view)
-    return state.unlabelled[k_center(x, k, rng, covered, device)]
+    return fill_apart(state.unlabelled[k_center(x, k, rng, covered, device)], state, k, rng, view)
 
 # %% ../../nbs/64_coverage.ipynb #f747da9c
 def robust_core_set(
@@ -58,7 +59,7 @@ def robust_core_set(
         at = max(len(x) - 1 - z, len(picks)) # those already picked have gap -1 and come first
         picks.append(int(np.argpartition(gap, at)[at]))
         gap = np.minimum(gap, gaps(x, x[picks[-1:]], x2)); gap[picks] = -1
-    return state.unlabelled[order[picks]]
+    return fill_apart(state.unlabelled[order[picks]], state, k, rng, view)
 
 # %% ../../nbs/64_coverage.ipynb #f69c79a9
 def kmeans_features(
@@ -73,7 +74,8 @@ def kmeans_features(
     x = check_features(model_features(state, view))
     if beta is not None and beta < 1: raise UserError(f"beta = {beta} leaves fewer candidates than picks: give 1 or more.")
     among = np.arange(len(x)) if beta is None else top_k(margin_score(model_probs(state)), min(int(beta * k), len(x)), rng)
-    return fill_up(state.unlabelled[among[nearest_to_centroid(x[among], *kmeans(x[among], k, rng))]], state, k, rng)
+    near = nearest_new(x[among], *kmeans(x[among], k, rng), unseen(state, view)[among])
+    return fill_apart(state.unlabelled[among[near]], state, k, rng, view)
 
 # %% ../../nbs/64_coverage.ipynb #07e6f096
 def density_weighted(
@@ -128,7 +130,8 @@ def cluster_margin(
     if candidates < 1: raise UserError(f"{candidates} candidates for each pick are too few: give 1 or more.")
     among = top_k(margin_score(model_probs(state)), min(int(candidates * k), len(state.unlabelled)), rng)
     ids = state("clusters")[among] if "clusters" in state else average_linkage(check_features(model_features(state, view))[among], min(clusters or k, len(among)), rng)
-    return state.unlabelled[among[round_robin(ids, k, rng)]]
+    order = state.unlabelled[among[round_robin(ids, len(among), rng)]]
+    return fill_apart(order, state, k, rng, view) if view in state else order[:k]
 
 # %% ../../nbs/64_coverage.ipynb #3a228257
 def label_bandwidth(
@@ -158,7 +161,8 @@ def uncertainty_herding(
     among = np.arange(len(x)) if len(x) <= max(candidates, k) else rng.choice(len(x), max(candidates, k), replace=False)
     u = 1 + margin_score(model_probs(state, temperature))[among] if len(lab) else None
     lab = normalise(lab) if len(lab) else lab
-    return state.unlabelled[among[max_herding(normalise(x[among]), k, rng, bandwidth or label_bandwidth(lab), lab, u, device)]]
+    picks = max_herding(normalise(x[among]), k, rng, bandwidth or label_bandwidth(lab), lab, u, device)
+    return fill_apart(state.unlabelled[among[picks]], state, k, rng, view)
 
 # %% ../../nbs/64_coverage.ipynb #bf592963
 def disagreements(
@@ -183,8 +187,8 @@ def dropquery(
     enough = next((t for t in range(passes // 2 + 1, 1, -1) if (n >= t).sum() >= wanted * k), 1)
     among = np.flatnonzero(n >= enough)
     x = normalise(model_features(state, view))[among]
-    if len(among) > k: among = among[nearest_to_centroid(x, *kmeans(x, k, rng))]
-    return fill_up(state.unlabelled[among], state, k, rng)
+    if len(among) > k: among = among[nearest_new(x, *kmeans(x, k, rng), unseen(state, view)[among])]
+    return fill_apart(state.unlabelled[among], state, k, rng, view)
 
 # %% ../../nbs/64_coverage.ipynb #c7b871f2
 def tcm(

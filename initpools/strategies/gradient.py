@@ -11,7 +11,8 @@ __all__ = ['guessed_residual', 'egl_score', 'egl', 'outer_distances', 'outer_nor
 import numpy as np
 
 from ..core import UserError, check_budget, top_k
-from ..state import State, fill_up
+from ..samplers.clustered import fill_apart, unseen
+from ..state import State
 from .uncertainty import check_probs, model_features, model_probs
 
 # %% ../../nbs/65_gradient.ipynb #b0dde47d
@@ -112,8 +113,11 @@ def badge(
 )->np.ndarray: # (k,) pool indices, in the order drawn
     "A batch of long and different gradients: k-means++ seeding on gradient embeddings."
     check_budget(k, len(state.unlabelled))
-    h, p = model_features(state, view), model_probs(state, temperature)
-    return fill_up(state.unlabelled[outer_kmeans_plus_plus(guessed_residual(p).astype(h.dtype), h, k, rng)], state, k, rng)
+    view = view or ("projection" if "projection" in state else "features")
+    h, p, new = model_features(state, view), model_probs(state, temperature), unseen(state, view)
+    if not new.all(): h, p = h[new], p[new]
+    drawn = outer_kmeans_plus_plus(guessed_residual(p).astype(h.dtype), h, min(k, len(h)), rng)
+    return fill_apart(state.unlabelled[new][drawn], state, k, rng, view)
 
 # %% ../../nbs/65_gradient.ipynb #34196d12
 def fisher_factor(
@@ -221,6 +225,7 @@ def bait(
     ridge:float=1., # lambda
     candidates:int=None, # unlabelled images that may be picked, drawn at random; default: all
     view:str=None, # input of the last layer, see `model_features`
+    released:bool=False, # weigh the informations as the authors' code does
 )->np.ndarray: # (k,) pool indices, in the order they were found
     "The batch that leaves least expected error on the pool, to second order."
     check_budget(k, len(state.unlabelled))
@@ -228,8 +233,11 @@ def bait(
     lab = check_probs(state("probs", state.labelled), state.labelled) if len(state.labelled) else p[:0]
     turn = leading_directions(h, max(1, size // (1 if classes == "binary" else p.shape[1]))).astype(h.dtype)
     l, h, hl = fisher_form(p, classes), h @ turn, model_features(state, view, state.labelled) @ turn
-    target = fisher_sum(l, h)
-    inv = np.linalg.inv(ridge * np.eye(len(target)) + fisher_sum(fisher_form(lab, classes), hl))
+    target, known = fisher_sum(l, h), fisher_sum(fisher_form(lab, classes), hl)
+    if released:
+        target, known = target + known, known / (len(lab) + k)
+        l = l * np.sqrt(k / (len(lab) + k))
+    inv = np.linalg.inv(ridge * np.eye(len(target)) + known)
     if candidates and k <= candidates < len(l): among = rng.choice(len(l), candidates, replace=False)
     else: among = np.arange(len(l))
     more = min(max(int(over * k), k), len(among))

@@ -22,6 +22,7 @@ from torch import nn
 from ..augment import augment, normalise as normalised
 from ..core import UserError, check_budget, top_k
 from ..geometry import k_center, normalise
+from ..samplers.clustered import fill_apart
 from ..state import State, select_random
 from .adversarial import ranking_loss
 from .coverage import core_set
@@ -101,7 +102,7 @@ def train_gcn(
     dropout:float=.3, # of the hidden units
     weight:float=1.2, # lambda, of the unlabelled nodes
     report=lambda text: None, # of the progress
-)->tuple[np.ndarray, np.ndarray]: # (n,) confidence of being labelled; (n, hidden) hidden units
+)->tuple: # (n,) confidence of being labelled; (n, hidden) hidden units; (n,) logits
     "Train a graph network to tell labelled nodes from the others."
     g = torch.Generator(x.device).manual_seed(int(rng.integers(2 ** 62)))
     w1, b1, w2, b2 = ws = gcn_weights(x.shape[1], hidden, g)
@@ -114,19 +115,19 @@ def train_gcn(
         loss = F.softplus(-s[known]).mean() + weight * F.softplus(s[~known]).mean()
         opt.zero_grad(); loss.backward(); opt.step()
         if (e + 1) % 50 == 0: report(f"graph network: step {e + 1}/{epochs}, loss {loss:.3f}")
-    with torch.no_grad(): return torch.sigmoid(score(hide())).cpu().numpy(), hide().cpu().numpy()
+    with torch.no_grad(): h = hide(); s = score(h)
+    return tuple(t.cpu().numpy() for t in (torch.sigmoid(s), h, s))
 
 # %% ../../nbs/68_learned.ipynb #8e7f5122
 def _graph(state, k, rng, candidates, view):
-    "Candidates, features of candidates and labelled images in this order, confidences and hidden units."
+    "Candidates; confidences, hidden units and logits of candidates and labelled images in this order."
     check_budget(k, len(state.unlabelled))
     if not len(state.labelled): raise UserError("A graph network learns to tell labelled from unlabelled images, and nothing is labelled: buy an initial pool with a sampler first.")
     size = max(candidates, k)
     among = np.arange(len(state.unlabelled)) if len(state.unlabelled) <= size else rng.choice(len(state.unlabelled), size, replace=False)
     x = normalise(np.concatenate([model_features(state, view)[among], model_features(state, view, state.labelled)]).astype(np.float32))
     device = state.model.device if state.model else "cpu"
-    scores, hidden = train_gcn(torch.as_tensor(x, device=device), torch.arange(len(x), device=device) >= len(among), rng, report=state.report)
-    return among, x, scores, hidden
+    return among, *train_gcn(torch.as_tensor(x, device=device), torch.arange(len(x), device=device) >= len(among), rng, report=state.report)
 
 # %% ../../nbs/68_learned.ipynb #c05232ee
 def uncertain_gcn(
@@ -138,7 +139,7 @@ def uncertain_gcn(
     view:str="features", # name of the features
 )->np.ndarray: # (k,) pool indices, nearest to the margin first
     "Images that a graph network barely takes for labelled ones."
-    among, _, scores, _ = _graph(state, k, rng, candidates, view)
+    among, scores, _, _ = _graph(state, k, rng, candidates, view)
     return state.unlabelled[among[top_k(-abs(scores[:len(among)] - margin), k, rng)]]
 
 # %% ../../nbs/68_learned.ipynb #a843d49e
@@ -147,13 +148,13 @@ def core_gcn(
     k:int, # images to pick
     rng:np.random.Generator, # candidates, the network's weights, ties
     candidates:int=10_000, # unlabelled images in the graph, drawn at random where there are more
-    released:bool=False, # k-centre on the features, as the released code does
+    released:bool=False, # k-centre on the hidden units and the logit, as the released code does
     view:str="features", # name of the features
 )->np.ndarray: # (k,) pool indices, in the order picked
     "Greedy k-centre on the hidden units of a graph network."
-    among, x, _, hidden = _graph(state, k, rng, candidates, view)
-    z, n = x if released else hidden, len(among)
-    return state.unlabelled[among[k_center(z[:n], k, rng, z[n:])]]
+    among, _, hidden, logits = _graph(state, k, rng, candidates, view)
+    z, n = np.column_stack([hidden, logits]) if released else hidden, len(among)
+    return fill_apart(state.unlabelled[among[k_center(z[:n], k, rng, z[n:])]], state, k, rng, view)
 
 # %% ../../nbs/68_learned.ipynb #ffa44402
 def pairs(
