@@ -26,14 +26,17 @@ class Stoppable(TyperGroup):
             print("initpools: stopped; call again to go on", file=sys.stderr)
             raise typer.Exit(130) from None # as shells count it: 128 and the signal's number
 
-app = typer.Typer(cls=Stoppable, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Where should active learning start?")
+app = typer.Typer(cls=Stoppable, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  help="Where should active learning start?")
 
 def say_version(asked:bool):
     "Print the version and end."
     if asked: print(f"initpools {__version__}"); raise typer.Exit()
 
 @app.callback()
-def common(version:Annotated[bool, typer.Option("--version", is_eager=True, callback=say_version, help="Print the version and end.")] = False):
+def common(
+    version:Annotated[bool, typer.Option("--version", is_eager=True, callback=say_version, help="Print the version and end.")] = False,
+):
     "What stands before any command."
 
 # %% ../nbs/96_cli.ipynb #5959e16d
@@ -70,7 +73,9 @@ def own_data(
     if data in DATASETS | STREAMED or data.partition(":")[0] in ("folder", "npz", "features"): return data
     if path.is_dir(): return f"folder:{data}"
     if path.is_file() and path.suffix == ".npz": return f"npz:{data}"
-    if os.sep in data or path.is_file(): raise UserError(f"There is no folder {path}: give the path of a folder of images, or of an .npz file, or a data set that `initpools list datasets` prints.")
+    if os.sep in data or path.is_file():
+        raise UserError(f"There is no folder {path}: give the path of a folder of images, or of an .npz file, "
+                        "or a data set that `initpools list datasets` prints.")
     return data
 
 @app.command()
@@ -95,9 +100,10 @@ def choose(
     for i in pick(features, strategy, [labels], seed, device=device)[labels]: print(names[i])
 
 # %% ../nbs/96_cli.ipynb #9f45713e
-TABLES = dict(samplers=("samplers", "SAMPLERS"), strategies=("strategies", "STRATEGIES"), frozen=("frozen", "FROZEN"),
-              pretexts=("pretext", "PRETEXTS"), datasets=("datasets", "DATASETS"), models=("models", "MODELS"),
-              recipes=("trainer", "RECIPES"), augments=("augment", "AUGMENTS"), figures=None) # name -> module and table
+TABLES = dict( # name -> module and table
+    samplers=("samplers", "SAMPLERS"), strategies=("strategies", "STRATEGIES"), frozen=("frozen", "FROZEN"),
+    pretexts=("pretext", "PRETEXTS"), datasets=("datasets", "DATASETS"), models=("models", "MODELS"),
+    recipes=("trainer", "RECIPES"), augments=("augment", "AUGMENTS"), figures=None)
 
 @app.command("list")
 def list_names(
@@ -118,7 +124,8 @@ def print_parameters(
 ):
     "A template's parameters: name, default, meaning."
     import papermill
-    for name, p in papermill.inspect_notebook(str(template)).items(): print(f"{name:16} {p['default']:24} {p['help']}".rstrip())
+    for name, p in papermill.inspect_notebook(str(template)).items():
+        print(f"{name:16} {p['default']:24} {p['help']}".rstrip())
 
 # %% ../nbs/96_cli.ipynb #8469cb4c
 stores = typer.Typer(no_args_is_help=True, help="Look into a store of records: ls, verify, gc, export.")
@@ -132,8 +139,10 @@ def open_store(
     from initpools.lab.store import Store
     s = Store(Path(folder).resolve() if Path(folder).is_dir() else folder)
     if not s.folder.is_dir(): raise UserError(f"There is no store {s.folder}: give the path of a folder, or a name under the data root.")
-    other = sorted(f.name for f in s.folder.iterdir() if not f.name.startswith(".") and f.name not in ("aside", "cells"))
-    if other and not s.files() and not s.runs(): raise UserError(f"{s.folder} is no store: it holds other things, such as {other[0]}, and no record of a run. Give the path of a store, or a name under the data root.")
+    other = sorted(f.name for f in s.folder.iterdir() if f.name[0] != "." and f.name not in ("aside", "cells"))
+    if other and not s.files() and not s.runs():
+        raise UserError(f"{s.folder} is no store: it holds other things, such as {other[0]}, and no record of a run. "
+                        "Give the path of a store, or a name under the data root.")
     return s
 
 # %% ../nbs/96_cli.ipynb #273e5549
@@ -217,4 +226,5 @@ def main(
     except UserError as e: sys.exit(f"initpools: {e}")
     except OSError as e:
         if e.errno not in REFUSED: raise
-        sys.exit(f"initpools: {e.filename or 'A file'} cannot be used ({e.strerror}): get the right to it, make room, or give another folder (--root, or the variable INITPOOLS_DATA).")
+        sys.exit(f"initpools: {e.filename or 'A file'} cannot be used ({e.strerror}): get the right to it, make room, "
+                 "or give another folder (--root, or the variable INITPOOLS_DATA).")

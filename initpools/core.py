@@ -113,7 +113,8 @@ def _lock(fd, path, wait, report):
             if report: report(f"waiting for {name_holder(holder(path))}")
             fcntl.flock(fd, fcntl.LOCK_EX)
     except OSError as e:
-        warnings.warn(f"{Path(path).parent} is on a file system without locks ({e.strerror}): two processes may do the same work there.")
+        warnings.warn(f"{Path(path).parent} is on a file system without locks ({e.strerror}): "
+                      "two processes may do the same work there.")
     return True
 
 def _leads_to(path, fd):
@@ -127,12 +128,14 @@ def _sign(fd):
     from multiprocessing import parent_process
     above = parent_process()
     me = dict(pid=os.getpid(), parent=above and above.pid, host=socket.gethostname(), since=int(time.time()))
-    with suppress(OSError): os.ftruncate(fd, 0); os.pwrite(fd, json.dumps(me).encode(), 0) # a full disk can do without
+    with suppress(OSError): # a full disk can do without
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(me).encode(), 0)
 
 def holder(
     path:Path, # a file that somebody holds
-)->dict: # pid, parent (None or the process that started it as a worker), host, since (seconds); empty if it does not say
-    "Who holds a file, in its own words."
+)->dict: # pid, parent (the process that started it as a worker, or None), host, since (seconds); or empty
+    "Who holds a file, in its own words; nothing where it does not say."
     try: said = json.loads(Path(path).read_text())
     except (OSError, ValueError): return {}
     return said if isinstance(said, dict) and {"pid", "parent", "host", "since"} <= set(said) else {}
@@ -234,9 +237,11 @@ def pick_device(
     if name == "auto": return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu" or name == "mps" and torch.backends.mps.is_available(): return name
     if kind != "cuda" or colon and not number.isdigit():
-        raise UserError(f"There is no device {name!r}: use 'auto', 'cpu', 'cuda', or one of several GPUs such as 'cuda:1'.")
-    if not torch.cuda.is_available(): raise UserError(f"Device {name!r} was asked for but torch sees no GPU: use device='cpu'.")
-    if int(number or 0) >= (n := torch.cuda.device_count()): raise UserError(f"There is no device {name!r}: torch sees {n} GPU{'s' * (n > 1)}, the last of them 'cuda:{n - 1}'.")
+        raise UserError(f"There is no device {name!r}: use 'auto', 'cpu', 'cuda', or a GPU of several such as 'cuda:1'.")
+    if not torch.cuda.is_available():
+        raise UserError(f"Device {name!r} was asked for but torch sees no GPU: use device='cpu'.")
+    if int(number or 0) >= (n := torch.cuda.device_count()):
+        raise UserError(f"There is no device {name!r}: torch sees {n} GPUs, the last of them 'cuda:{n - 1}'.")
     return str(name)
 
 # %% ../nbs/00_core.ipynb #831fe2be

@@ -69,7 +69,8 @@ def check_minutes(
     minutes:float, # a time limit
 ):
     "Refuse a limit that is none."
-    if not minutes > 0: raise UserError(f"{minutes:g} minutes are no time limit: give a number above 0, such as 25.") # nan is not above 0 either
+    if not minutes > 0: # nan is not above 0 either
+        raise UserError(f"{minutes:g} minutes are no time limit: give a number above 0, such as 25.")
 
 def fill(
     plans:dict, # name -> list of Run, the most wanted first

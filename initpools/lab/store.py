@@ -164,7 +164,7 @@ def claim(self:Store,
         if fd is not None: file.unlink(missing_ok=True)
         holding.__exit__(None, None, None)
 
-def claim_file(self:Store, name:str)->Path: return self.folder/f".{name}.claim" # `holder` reads in it who has it
+def claim_file(self:Store, name:str)->Path: return self.folder/f".{name}.claim" # in it `holder` reads who has it
 
 def sweep(self:Store)->list: # names of the files removed
     "Remove what killed processes left: temporary files and claims that nobody holds."
@@ -217,7 +217,8 @@ def export(self:Store,
 )->int: # rows written
     "Write the whole table, provenance included, for other programs."
     file = Path(file)
-    if not file.parent.is_dir(): raise UserError(f"There is no folder {file.parent} to export to: make it first, or give another file.")
+    if not file.parent.is_dir():
+        raise UserError(f"There is no folder {file.parent} to export to: make it first, or give another file.")
     table = self.frame(made=True)
     if file.suffix == ".csv":
         for c in ("per_class", "bought", "query"): table[c] = [json.dumps(v) for v in table.get(c, ())]
