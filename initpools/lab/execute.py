@@ -136,8 +136,8 @@ def in_processes(
     while len(outcomes) < len(jobs):
         told, ended, sent, futures = context.SimpleQueue(), SimpleQueue(), set(), {}
         theirs, leash = context.Pipe(duplex=False)
-        start = told, how.threads, theirs, os.getpid()
-        with theirs, ProcessPoolExecutor(min(workers, len(jobs) - len(outcomes)), context, _start, start) as pool, on_leash(leash):
+        start, most = (told, how.threads, theirs, os.getpid()), min(workers, len(jobs) - len(outcomes))
+        with theirs, ProcessPoolExecutor(most, context, _start, start) as pool, on_leash(leash):
             _send(pool, jobs, how, outcomes, sent, futures, ended)
             while futures or not told.empty():
                 while not told.empty(): tell(*told.get())
@@ -148,7 +148,7 @@ def in_processes(
 
 @contextmanager
 def on_leash(leash):
-    "End the workers at once where the block is left by Ctrl-C or an error; a pool alone would wait for all they have to do."
+    "End the workers at once where an error or Ctrl-C leaves the block: the pool would wait for all they have to do."
     try: yield
     except BaseException: leash.close(); raise
 

@@ -42,9 +42,11 @@ def begun(
     "What a process does that is going to be disturbed."
     folder, seeds, queries, executor, largest = args
     if int(largest): resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest), int(largest)))
-    signal.signal(signal.SIGHUP, signal.SIG_DFL); signal.signal(signal.SIGINT, signal.default_int_handler) # as in a terminal, also where they were ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL) # as in a terminal, where they may have been ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("ready", flush=True); sys.stdin.readline()
-    try: execute(small_grid(int(seeds), int(queries)), Store(folder), executor, device="cpu")
+    runs, root = small_grid(int(seeds), int(queries)), os.environ["INITPOOLS_DATA"]
+    try: execute(runs, Store(folder), executor, device="cpu", root=root)
     except UserError as e: sys.exit(f"\n{e}")
 
 def begin(
@@ -137,7 +139,8 @@ def stop(
     "Stop an execution in the middle of its work."
     import psutil
     while p.poll() is None and not store.files(): time.sleep(.01)
-    below, alive = psutil.Process(p.pid).children(recursive=True), lambda q: q.is_running() and q.status() != psutil.STATUS_ZOMBIE
+    below = psutil.Process(p.pid).children(recursive=True)
+    alive = lambda q: q.is_running() and q.status() != psutil.STATUS_ZOMBIE
     p.send_signal(number)
     while p.poll() is None: time.sleep(.01)
     end = time.monotonic() + within
