@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from .augment import normalise
-from .core import UserError, data_root, digest, pick_device, write_atomic
+from .core import UserError, data_root, digest, pick_device, write_atomic, writing
 from .datasets import Dataset, Images, folder_and_size, load, printable, tell, unlabelled
 from .files import Files, in_threads, read_told, source
 from .models import MODELS
@@ -253,7 +253,7 @@ def _begun(folder, m): # -> the manifest to go on from
         old = read_manifest(folder)
         if old.key != m.key: raise UserError(f"{folder} holds features of {old.data} by {old.backbone}, not of {m.data} by {m.backbone} as they are read now: give another folder.")
         check_length(folder, old); m = old
-    folder.mkdir(parents=True, exist_ok=True); (folder/"features.npy").touch()
+    with writing(folder): folder.mkdir(parents=True, exist_ok=True); (folder/"features.npy").touch()
     with open(folder/"features.npy", "r+b") as f: f.truncate(HEADER + m.rows * m.d * np.dtype(m.dtype).itemsize)
     return m
 

@@ -142,7 +142,7 @@ def choose(
     device:str="cpu", # where to compute
 )->dict: # budget -> pool indices
     "The images that a strategy labels, for each budget."
-    rule, n = lookup("strategy", strategy, FROZEN), len(features)
+    rule, n = lookup("strategy for frozen features", strategy, FROZEN), len(features)
     budgets, view = check_budgets(budgets, n), selection_view(features) if view is None else view
     if isinstance(view, Streamed) and not rule.streams: view = view[:].numpy()
     order = stream("frozen", features.pool(), "random", seed).permutation(n)
@@ -268,7 +268,7 @@ def all_sets(
     "What every strategy chooses."
     view, out, jobs = None, {}, [(s, i) for i in range(seeds) for s in strategies]
     for done, (s, seed) in enumerate(jobs):
-        own, asked = (options or {}).get(s), 0 if lookup("strategy", s, FROZEN).fixed else seed
+        own, asked = (options or {}).get(s), 0 if lookup("strategy for frozen features", s, FROZEN).fixed else seed
         key = digest("sets", 1, train.manifest.key, s, list(budgets), asked, components, own)
         def make():
             nonlocal view

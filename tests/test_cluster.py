@@ -13,7 +13,7 @@ from initpools.core import UserError
 from initpools.lab import cluster as lab_cluster
 from initpools.lab.cluster import Cluster
 from initpools.lab.execute import execute
-from initpools.lab.faults import leftovers, shoot, small_grid
+from initpools.lab.faults import begin, leftovers, shoot, small_grid
 from initpools.lab.store import Store, diff
 from initpools.lab.work import How, Patience
 
@@ -42,6 +42,18 @@ def test_a_worker_is_lost(cluster, tmp_path):
         assert shots and not len(diff(whole, store)) and leftovers(store) == []
         assert len(list((tmp_path/"cluster"/"cache"/"pretext").iterdir())) == 1, "the artefact is made once"
     execute(runs, store, cluster.scheduler_address, device="cpu", root=tmp_path/"cluster", quiet=True)
+
+
+def test_a_client_is_lost(cluster, tmp_path):
+    "Killed as soon as there is a record; its shares end where they are, and let go of their runs."
+    store, many = Store(tmp_path/"store"), small_grid(1, 40)
+    p = begin(store.folder, 1, 40, cluster.scheduler_address)
+    while p.poll() is None and not store.files(): time.sleep(.01)
+    p.kill(); p.wait()
+    end = time.monotonic() + 60
+    while time.monotonic() < end and (store.sweep() or list(store.folder.glob(".*.claim"))): time.sleep(.05)
+    rounds = [len(store.rounds(run)) for run in many]
+    assert leftovers(store) == [] and any(0 < n < 41 for n in rounds), rounds
 
 
 def test_resources_are_those_that_workers_declare(cluster, tmp_path):

@@ -1,18 +1,24 @@
 "Stopped at any moment, in any number of processes, a grid ends with the records of one that never stopped."
 import json
 import os
+import re
+import signal
+import socket
 import sys
 import time
 import warnings
+from threading import Thread
 
 import psutil
 import pytest
+from jupyter_client.manager import start_new_kernel
 
-from initpools.core import UserError
-from initpools.lab.execute import execute
-from initpools.lab.faults import begin, kept, kill_test, leftovers, lines, race, small_grid, starve
+from initpools.core import UserError, hold
+from initpools.lab.execute import execute, wait_for_others
+from initpools.lab.faults import begin, kept, kill_test, leftovers, lines, race, small_grid, starve, stop
 from initpools.lab.grid import grid
 from initpools.lab.store import SCHEMA, Store, diff, seal
+from initpools.lab.work import How, artefacts_of, make_artefact
 from shared import made_once
 
 SEEDS, QUERIES = 1, 1
@@ -61,6 +67,78 @@ def test_a_worker_process_that_dies(whole, tmp_path):
         time.sleep(.01)
     assert p.returncode == 0, p.stderr.read()
     assert killed and not len(diff(whole, store))
+
+
+def stopped(p, store, number):
+    "Stop an execution of two workers; nobody may outlive it, and no claim."
+    below, alive, held = stop(p, store, number)
+    for q in alive: q.kill()
+    assert below >= 2 and not alive and not held, (below, alive, held)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.SIGINT], ids=lambda n: n.name)
+def test_workers_end_with_their_execution(number, whole, tmp_path):
+    "A batch system, a closed terminal, a kill, Ctrl-C."
+    (tmp_path/"data").symlink_to(data_of(whole))
+    store = Store(tmp_path/"store")
+    p = begin(store.folder, SEEDS, 20, "processes")
+    stopped(p, store, number)
+    assert p.returncode == -number and store.verify() == {}
+    if number == signal.SIGKILL: goes_on_at_once(store)
+
+
+def goes_on_at_once(store):
+    "The next execution does not wait for claims of the one before."
+    before, p = lines(store), begin(store.folder, SEEDS, 20)
+    count = lambda records: sum(map(len, records.values()))
+    while p.poll() is None and count(lines(store)) == count(before): time.sleep(.01)
+    p.kill()
+    assert "another" not in (said := p.communicate()[1]) and "with process" not in said and "waiting" not in said, said
+    assert count(lines(store)) > count(before) and kept(before, lines(store))
+
+
+def test_workers_end_with_their_kernel(whole, tmp_path):
+    "As under a figure: the kernel executes the grid, and is killed."
+    manager, client = start_new_kernel(kernel_name="python3")
+    store = Store(tmp_path/"store")
+    try:
+        client.execute(f"from initpools.lab.execute import execute; from initpools.lab.faults import small_grid; from initpools.lab.store import Store\n"
+                       f"execute(small_grid({SEEDS}, 20), Store({str(store.folder)!r}), 'processes', workers=2, device='cpu', root={str(data_of(whole))!r})")
+        stopped(manager.provisioner.process, store, signal.SIGKILL)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True) if manager.is_alive() else manager.cleanup_resources()
+
+
+class Notes(list):
+    "Stands for a progress line."
+    def step(self, n=0, note=""): self.append(note)
+
+
+def test_waiting_says_for_whom(whole, tmp_path):
+    store, notes, found = Store(tmp_path/"store"), Notes(), []
+    with store.claim(runs[0].key), store.claim(runs[1].key):
+        t = Thread(target=lambda: found.extend(wait_for_others(runs[:2], store, notes, .05))); t.start(); t.join(.5)
+        assert t.is_alive() and len(notes) > 1, "it waits as long as both are held"
+    t.join()
+    assert found, "what nobody holds any more is handed back"
+    assert re.fullmatch(rf"2 runs are with process {os.getpid()} on {re.escape(socket.gethostname())} since [-\d :]*\d\d:\d\d", notes[0]), notes
+    assert wait_for_others(runs[:2], whole, notes) == [] and leftovers(store) == []
+
+
+def test_waiting_for_a_pretext_task_says_for_whom(whole, tmp_path):
+    "It is trained by another execution, and this one waits for the result."
+    wanted, = artefacts_of(runs)
+    make = lambda tell: make_artefact(wanted, How(str(tmp_path), str(tmp_path), "cpu"), tell)
+    made, = (data_of(whole)/"cache"/"pretext").iterdir()
+    (tmp_path/"cache"/"pretext").mkdir(parents=True)
+    notes = []
+    with hold(tmp_path/"cache"/"pretext"/f".{made.name}.claim"):
+        t = Thread(target=make, args=(lambda n, note: notes.append(note),)); t.start()
+        while t.is_alive() and not notes: time.sleep(.01)
+        (tmp_path/"cache"/"pretext"/made.name).write_bytes(made.read_bytes())
+    t.join()
+    assert f"waiting for process {os.getpid()} on {socket.gethostname()} since" in notes[0] and len(notes) == 1, notes
 
 
 def test_a_full_disk(whole, tmp_path):

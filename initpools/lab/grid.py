@@ -26,8 +26,12 @@ def count(
     n:int, # training images
 )->int:
     "A number of images from a share or a count."
-    if share < 0: raise UserError(f"{share} images cannot be bought: give a count, or a share between 0 and 1.")
-    return round(share * n) if share < 1 else int(share)
+    if not share >= 0:
+        raise UserError(f"{share} images cannot be bought: give a count, or a share between 0 and 1.")
+    if share < 1: return round(share * n)
+    if share != share // 1:
+        raise UserError(f"{share} is no number of images: give a whole number, or a share of them below 1.")
+    return int(share)
 
 def make_budgets(
     n:int, # training images

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'seal', 'unseal', 'result', 'to_round', 'to_run', 'Sound', 'read_sound', 'is_published', 'Store', 'add',
-           'claim', 'sweep', 'frame', 'verify', 'export', 'diff', 'diff_text']
+           'claim', 'claim_file', 'sweep', 'frame', 'verify', 'export', 'diff', 'diff_text']
 
 # %% ../../nbs/81_store.ipynb #396336ca
 import hashlib, json, os, time, warnings
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..active import Round, Run
-from ..core import UserError, canonical, data_root, hold, repo_root, write_atomic
+from ..core import Unwritable, UserError, canonical, data_root, hold, repo_root, write_atomic
 from ..pretext.core import Task
 from ..trainer import Recipe
 
@@ -145,7 +145,7 @@ def add(self:Store,
 def _writing(self, what):
     "One sentence for a disk that is full or may not be written."
     try: yield
-    except OSError as e: raise UserError(f"{what} cannot be written to {self.folder} ({e.strerror}). Finished rounds are safe; make room or choose another store, and start again.") from e
+    except (OSError, Unwritable) as e: raise UserError(f"{what} cannot be written to {self.folder} ({e.strerror}). Finished rounds are safe; make room or choose another store, and start again.") from e
 Store.add, Store._writing = add, _writing
 
 # %% ../../nbs/81_store.ipynb #ff1f15ca
@@ -155,7 +155,7 @@ def claim(self:Store,
     wait:bool=False, # wait while another has it
 ): # gives True, or False where another has it
     "The sole right to do something for this store, until the block or the process ends."
-    file = self.folder/f".{name}.claim"
+    file = self.claim_file(name)
     with self._writing(f"The claim {file.name}"):
         self.folder.mkdir(parents=True, exist_ok=True)
         holding = hold(file, wait); fd = holding.__enter__()
@@ -164,6 +164,8 @@ def claim(self:Store,
         if fd is not None: file.unlink(missing_ok=True)
         holding.__exit__(None, None, None)
 
+def claim_file(self:Store, name:str)->Path: return self.folder/f".{name}.claim" # in it `holder` reads who has it
+
 def sweep(self:Store)->list: # names of the files removed
     "Remove what killed processes left: temporary files and claims that nobody holds."
     gone = []
@@ -171,7 +173,7 @@ def sweep(self:Store)->list: # names of the files removed
         with hold(file, wait=False) as fd:
             if fd is not None: file.unlink(missing_ok=True); gone.append(file.name)
     return gone
-Store.claim, Store.sweep = claim, sweep
+Store.claim, Store.claim_file, Store.sweep = claim, claim_file, sweep
 
 # %% ../../nbs/81_store.ipynb #728ffc1f
 def frame(
@@ -214,7 +216,10 @@ def export(self:Store,
     file:Path, # ends in .csv or .parquet
 )->int: # rows written
     "Write the whole table, provenance included, for other programs."
-    file, table = Path(file), self.frame(made=True)
+    file = Path(file)
+    if not file.parent.is_dir():
+        raise UserError(f"There is no folder {file.parent} to export to: make it first, or give another file.")
+    table = self.frame(made=True)
     if file.suffix == ".csv":
         for c in ("per_class", "bought", "query"): table[c] = [json.dumps(v) for v in table.get(c, ())]
         write_atomic(file, table.to_csv(index=False).encode())

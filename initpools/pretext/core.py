@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ..augment import normalise
-from ..core import UserError, data_root, digest, hold, later, lookup, torch_stream, write_atomic
+from ..core import UserError, data_root, digest, hold, later, lookup, make_folder, torch_stream, write_atomic
 from ..datasets import Dataset
 from ..models import MODELS
 from ..trainer import autocast, seeded
@@ -152,8 +152,8 @@ def pretext_of(
     from initpools.core import pick_device
     file = data_root(root)/"cache"/"pretext"/f"{task.name}-{task_key(task, data)}.npz"
     if (found := load_pretext(file, data.fingerprint)) is not None: return found
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with hold(claim := file.with_name(f".{file.name}.claim")):
+    make_folder(file.parent)
+    with hold(claim := file.with_name(f".{file.name}.claim"), report=report):
         if (made := load_pretext(file, data.fingerprint)) is None:
             made = make(data, task, file.with_suffix(".state"), pick_device(device), report)
             save_pretext(file, made, data.fingerprint)
