@@ -68,7 +68,8 @@ def own_data(
     data:str, # what `choose` was given
 )->str: # as `features_of` takes it
     "A data set's name, or a path of one's own with its kind before it."
-    from initpools.files import DATASETS, STREAMED
+    from initpools.datasets import DATASETS
+    from initpools.files import STREAMED
     path = Path(data.partition("@")[0]).expanduser()
     if data in DATASETS | STREAMED or data.partition(":")[0] in ("folder", "npz", "features"): return data
     if path.is_dir(): return f"folder:{data}"

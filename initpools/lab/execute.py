@@ -271,6 +271,7 @@ def held_by(
     counts = [f"{n} runs are" if (n := len(group)) > 1 else "1 run is" for group in groups.values()]
     return "; ".join(f"{count} with {name_holder(one)}" for count, one in zip(counts, first))
 
+# %% ../../nbs/84_execute.ipynb #b8b081f5
 def refuse(
     errors:list, # exceptions that stopped shares
 ):

@@ -72,6 +72,7 @@ def check_minutes(
     if not minutes > 0: # nan is not above 0 either
         raise UserError(f"{minutes:g} minutes are no time limit: give a number above 0, such as 25.")
 
+# %% ../../nbs/87_fill.ipynb #ddc733dc
 def fill(
     plans:dict, # name -> list of Run, the most wanted first
     store:Store, # where rounds are found and kept
