@@ -83,7 +83,7 @@ def check_back(
     "Read a bundle back and compare."
     told = {key: b.text(key) for b in map(open_bundle, files) for key in b.runs}
     if told != {key: "".join(f"{line}\n" for line in lines) for key, lines in runs.items()}:
-        raise UserError(f"{files[0]} does not say what was written to it: check the disk. Nothing was removed.")
+        raise UserError(f"{files[0]} does not say what was written: check the disk. Nothing was removed.")
 
 # %% ../../nbs/88_bundles.ipynb #e5419941
 def unpack(
@@ -101,7 +101,7 @@ def unpack(
     written = sum(unpack_run(store, key) for b in mine for key in b.runs)
     damaged = {b.file.name: why for b in mine if (why := bundle_damage(b))}
     for file, why in damaged.items():
-        raise UserError(f"{written} runs were unpacked as far as they are sound; {file} is kept, since {why}.")
+        raise UserError(f"{written} runs were unpacked as far as they are sound; {file} stays, since {why}.")
     for b in mine if remove else (): b.file.unlink()
     return written
 

@@ -205,6 +205,7 @@ def _index(file):
         except lzma.LZMAError: return "", 0, BROKEN if data else NO_BUNDLE
         return data.decode(errors="replace").rstrip("\n"), f.tell() - len(xz.unused_data), ""
 
+# %% ../../nbs/79_lines.ipynb #dcbdbd9d
 @lru_cache(maxsize=256)
 def _opened(file, stamp):
     "A bundle, as long as its file stays the same."

@@ -342,7 +342,7 @@ def bundle_damage(
     wrong = [damage for key in bundle.runs if (damage := read_bundled(bundle, key).damage)]
     size, parts, total = bundle.stamp[1], bundle.part[1], len(bundle.runs)
     if size < bundle.size: return f"it is cut off: {total - len(wrong)} of its {total} runs are whole"
-    if wrong: return wrong[0] + (f", and {len(wrong) - 1} of its {total} runs more" if wrong[1:] else "")
+    if wrong: return f"{len(wrong)} of its {total} runs are damaged, first {wrong[0]}"
     if size > bundle.size: return "it is longer than its index says"
     there = {b.part[0] for b in open_bundles(bundle.file.parent) if b.name == bundle.name}
     if gone := set(range(1, parts + 1)) - there: return f"part {min(gone)} of {parts} is missing beside it"
