@@ -24,7 +24,6 @@ def page_runs(
     root:Path=None, # the repository; default: found from the current folder
 )->list: # of Run; none where the page executes no grid
     "The runs that a page hands to `execute`."
-    from initpools.lab import execute
     page = json.loads(file.read_text())
     template, wanted = templates(root)[template_of(page)], []
     cells = [c for c in json.loads(template.read_text())["cells"] if c["cell_type"] == "code"]
@@ -32,7 +31,7 @@ def page_runs(
     last = max((i for i, s in enumerate(sources) if "execute(" in s), default=-1)
     def note(runs, store=None, *_, **__): wanted.extend(runs); return store
     space = {}
-    with patch.object(execute, "execute", note), redirect_stdout(io.StringIO()):
+    with patch("initpools.lab.execute.execute", note), redirect_stdout(io.StringIO()):
         for cell, source in zip(cells[:last + 1], sources):
             if not source.startswith("%%"): exec(_plain(source), space)
             if "parameters" in cell["metadata"].get("tags", []): space.update(injected(page))

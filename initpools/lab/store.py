@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'PARTIAL', 'result', 'to_round', 'to_run', 'Sound', 'read_sound', 'sound_part', 'read_bundled',
-           'is_published', 'Store', 'find', 'add', 'set_aside', 'claim', 'sweep', 'frame', 'held', 'borrowed',
-           'published', 'verify', 'bundle_damage', 'export', 'diff', 'diff_text']
+           'is_published', 'Store', 'find', 'sound', 'rounds', 'add', 'set_aside', 'claim', 'sweep', 'frame', 'held',
+           'borrowed', 'published', 'verify', 'bundle_damage', 'export', 'diff', 'diff_text']
 
 # %% ../../nbs/81_store.ipynb #396336ca
 import json, os, time, warnings
@@ -69,6 +69,7 @@ def read_sound(
     except FileNotFoundError: return Sound()
     return sound_part(text, file.stem, file)
 
+# %% ../../nbs/81_store.ipynb #636d6f67
 PARTIAL = "its slim records are not complete, and only whole ones can be continued"
 
 def sound_part(
@@ -90,7 +91,6 @@ def sound_part(
         records = slim_records(records[0]) if records else []
         if len(records) < len(head["run"]["budgets"]): return Sound(damage=PARTIAL, place=place)
     return Sound(tuple(lines[:len(values)]), head, tuple(records), damage, place)
-
 
 # %% ../../nbs/81_store.ipynb #b1c2651c
 def _unsealed(lines):
@@ -152,26 +152,6 @@ class Store:
         packed = [key for b in open_bundles(self.folder) for key in b.runs]
         return list(dict.fromkeys([f.stem for f in self.loose()] + packed))
 
-    def sound(self, run:Run, fingerprint:str=None)->Sound:
-        "What can be trusted of a run's records."
-        found = self.find(run.key, fingerprint)
-        if found.head and canonical(found.head["run"]) != canonical(run):
-            raise UserError(f"{found.place.name} in {found.place.parent} holds a run that differs from yours "
-                            "but has the same key: use another store for one of them.")
-        return found
-
-    def rounds(self,
-        run:Run, # whose rounds to read
-        fingerprint:str=None, # of the data at hand; default: not compared
-    )->list: # of Round, from the first on
-        "The finished rounds of a run, as far as they can be trusted."
-        found = self.sound(run, fingerprint)
-        if found.damage:
-            warnings.warn(f"{found.place.name} cannot be trusted ({found.damage}): "
-                          f"{len(found.records)} sound rounds are used, the rest will be done again.")
-        return [to_round(r) for r in found.records]
-
-
 # %% ../../nbs/81_store.ipynb #03b47d3f
 def find(self:Store,
     key:str, # of a run
@@ -198,6 +178,27 @@ def _trusted(folder):
     return bundles
 Store.find = find
 
+
+# %% ../../nbs/81_store.ipynb #9b4bd078
+def sound(self:Store, run:Run, fingerprint:str=None)->Sound:
+    "What can be trusted of a run's records."
+    found = self.find(run.key, fingerprint)
+    if found.head and canonical(found.head["run"]) != canonical(run):
+        raise UserError(f"{found.place.name} in {found.place.parent} holds a run that differs from yours "
+                        "but has the same key: use another store for one of them.")
+    return found
+
+def rounds(self:Store,
+    run:Run, # whose rounds to read
+    fingerprint:str=None, # of the data at hand; default: not compared
+)->list: # of Round, from the first on
+    "The finished rounds of a run, as far as they can be trusted."
+    found = self.sound(run, fingerprint)
+    if found.damage:
+        warnings.warn(f"{found.place.name} cannot be trusted ({found.damage}): "
+                      f"{len(found.records)} sound rounds are used, the rest will be done again.")
+    return [to_round(r) for r in found.records]
+Store.sound, Store.rounds = sound, rounds
 
 # %% ../../nbs/81_store.ipynb #6ff480f3
 def add(self:Store,
