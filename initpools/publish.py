@@ -42,22 +42,23 @@ def _plain(source): return "\n".join(line for line in source.splitlines() if not
 # %% ../nbs/98_publish.ipynb #073bba6b
 def owners(
     root:Path=None, # the repository; default: found from the current folder
-)->dict: # key of a run -> name of the figure that it is stored with
-    "Which published page each run belongs to."
+)->dict: # folder of a store, such as runs -> {key of a run: name of the figure that it is stored with}
+    "Which published page each run belongs to, store by store."
     pages = {}
     for file in sorted(((root or repo_root())/"figures").glob("*.ipynb")):
         page = json.loads(file.read_text())
-        if is_published(injected(page).get("store")) and not template_of(page).startswith("benchmark"):
-            pages[file.stem] = page_runs(file, root)
+        store, bench = injected(page).get("store"), template_of(page).startswith("benchmark")
+        if is_published(store) and not bench: pages.setdefault(store, {})[file.stem] = page_runs(file, root)
     found = {}
-    for name in sorted(pages, key=lambda name: (-len(pages[name]), name)):
-        for run in pages[name]: found.setdefault(run.key, name)
+    for store, wanted in pages.items():
+        for name in sorted(wanted, key=lambda name: (-len(wanted[name]), name)):
+            for run in wanted[name]: found.setdefault(store, {}).setdefault(run.key, name)
     return found
 
 # %% ../nbs/98_publish.ipynb #da1c865f
 def pack_folder(
     store:Store, # a folder of published records
-    owner:dict, # as `owners` gives it
+    owner:dict, # key of a run -> name of its figure
 )->dict: # name of a bundle -> number of runs
     "Write all runs of a folder into one bundle a figure, and remove what they replace."
     found = {key: packable(store, key) for key in store.keys()}
@@ -77,8 +78,8 @@ def publish(
 ):
     "Pack all published records, one bundle a figure."
     top = (root or repo_root())/"data"/"runs"
-    owner = owners(root)
-    for folder in [top, *sorted(d for d in top.iterdir() if d.is_dir() and d.name not in ("cells", "aside"))]:
+    for name, owner in sorted(owners(root).items()):
+        folder = top.parent/name
         packed, store = pack_folder(Store(folder), owner), Store(folder)
         for name, n in packed.items():
             files = [b.file for b in open_bundles(folder) if b.name == name]
