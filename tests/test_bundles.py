@@ -129,6 +129,16 @@ def test_a_newer_bundle_is_left_to_a_newer_program(store):
     with pytest.raises(UserError, match=f"format {FORMAT + 1}.*update initpools"): store.rounds(RUNS[0])
 
 
+def test_a_packed_run_that_differs_under_the_same_key_is_refused(store, whole):
+    "However the data look: nobody's rounds are taken for another's."
+    from initpools.lab.lines import write_bundles
+    key = RUNS[0].key; lines = list(whole.find(key).lines)
+    lines[0] = seal(whole.find(key).head | {"run": unseal(whole.find(RUNS[1].key).lines[0])["run"]})
+    write_bundles(store.folder, "toy", {key: lines})
+    for print_ in (None, "other pixels"):
+        with pytest.raises(UserError, match="differs from yours but has the same key"): store.rounds(RUNS[0], print_)
+
+
 def test_a_missing_part_is_named(store, monkeypatch):
     monkeypatch.setattr("initpools.lab.lines.BLOCK", 2000); monkeypatch.setattr("initpools.lab.lines.LARGEST", 1500)
     first, second, *_ = pack(store, "toy")

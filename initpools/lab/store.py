@@ -160,10 +160,10 @@ def find(self:Store,
     "The best that the file, the bundles and the store beside this one tell of a run."
     told = [read_sound(self.folder/f"{key}.jsonl")]
     told += [read_bundled(b, key) for b in _trusted(self.folder) if key in b.runs]
-    if self.also and (there := self.also.find(key, fingerprint)).head: told.append(there)
+    if self.also and (there := self.also.find(key, fingerprint)).records: told.append(there)
     fit = [s for s in told if s.head and fingerprint in (None, s.head["data"])]
     other = [s for s in told if s.head] if not fit else []
-    if other: return Sound(damage="it was made from other data", place=other[0].place)
+    if other: return Sound(head=other[0].head, damage="it was made from other data", place=other[0].place)
     best, *rest = fit or [s for s in told if s.damage] or [Sound()]
     for s in rest: best = s if s.better(best) else best
     return best
