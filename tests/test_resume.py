@@ -228,4 +228,4 @@ def test_the_published_records_can_be_trusted():
     store = Store("runs")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(store.files()) >= 100 and store.verify() == {} and all(store.rounds(run) for run in store.runs())
+        assert len(store.keys()) >= 100 and store.verify() == {} and all(store.rounds(run) for run in store.runs())
