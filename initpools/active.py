@@ -22,7 +22,7 @@ from .pretext.core import Task
 from .samplers import SAMPLERS
 from .state import State, ask
 from .strategies import STRATEGIES
-from .strategies.state import model_state
+from .rules.views import model_state
 from .subsets import stratified
 from .trainer import RECIPES, Recipe, accuracies, embed, fit_many, predict
 

@@ -17,7 +17,7 @@ from initpools.models import build
 from initpools.samplers import SAMPLERS
 from initpools.state import State
 from initpools.strategies import STRATEGIES
-from initpools.strategies.state import model_state
+from initpools.rules.views import model_state
 from initpools.terms import TERMS
 from initpools.trainer import RECIPES, Fit, embed, fit_many, seeded
 

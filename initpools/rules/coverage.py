@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core import UserError, check_budget, top_k
 from ..geometry import check_features, features_on, gaps, k_center, kmeans, max_herding, nearest_to_centroid, normalise, squared_norms
-from ..samplers.typical import typiclust
+from .typical import typiclust
 from ..state import State, fill_up
 from .bayesian import mc_draws
 from .uncertainty import entropy_score, margin_score, min_margin, model_features, model_probs
