@@ -66,12 +66,12 @@ def choose(
 # %% ../nbs/96_cli.ipynb #9f45713e
 @app.command("list")
 def list_names(
-    table:Annotated[str, typer.Argument(help="samplers, strategies, frozen (what `choose` knows), pretexts, datasets, models, recipes, augments or figures")],
+    table:Annotated[str, typer.Argument(help="rules, samplers, strategies, frozen (what `choose` knows), pretexts, datasets, models, recipes, augments or figures")],
 ):
     "Print the names of a table."
     from initpools.core import lookup
     from initpools.figure import templates
-    where = dict(samplers=("samplers", "SAMPLERS"), strategies=("strategies", "STRATEGIES"), frozen=("frozen", "FROZEN"), pretexts=("pretext", "PRETEXTS"), datasets=("datasets", "DATASETS"),
+    where = dict(rules=("rules.table", "RULES"), samplers=("samplers", "SAMPLERS"), strategies=("strategies", "STRATEGIES"), frozen=("frozen", "FROZEN"), pretexts=("pretext", "PRETEXTS"), datasets=("datasets", "DATASETS"),
                  models=("models", "MODELS"), recipes=("trainer", "RECIPES"), augments=("augment", "AUGMENTS"), figures=None)
     place = lookup("table", table, where)
     if place is None: names = templates()
