@@ -10,19 +10,19 @@ __all__ = ['START', 'Run', 'Round', 'split', 'initial_pool', 'labelled_next', 'm
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from .core import UserError, check_budget, digest, lookup, stream
+from .core import UserError, check_budget, digest, later, lookup, stream
 from .datasets import Dataset
 from .pretext import pretext
 from .pretext.core import Task
-from .samplers import SAMPLERS
-from .state import State, ask
-from .strategies import STRATEGIES
-from .strategies.state import model_state
+from .samplers import sampler_of
+from .state import State, ask, reading
+from .strategies import strategy_of
+from .rules.views import model_state
 from .subsets import stratified
 from .trainer import RECIPES, Recipe, accuracies, embed, fit_many, predict
 
@@ -31,8 +31,8 @@ from .trainer import RECIPES, Recipe, accuracies, embed, fit_many, predict
 class Run:
     "One experiment: an initial pool, a query strategy, and everything they are tried on."
     dataset: str = "digits"          # a name that `load` understands
-    sampler: str = "random"          # an entry of SAMPLERS: the initial pool
-    strategy: str = "random"         # an entry of STRATEGIES: the queries
+    sampler: str = "random"          # the initial pool: an entry of SAMPLERS, or RULE@SOURCE
+    strategy: str = "random"         # the queries: an entry of STRATEGIES, or a rule, perhaps @SOURCE
     seed: int = 0                    # repeats of the experiment
     budgets: tuple = (20,) * 5       # images labelled in each round; the first is the initial pool
     recipe: Recipe = RECIPES["digits"] # how a model is trained
@@ -40,6 +40,8 @@ class Run:
     validation: int = 0              # images set aside, stratified, before the pool is formed
     dropout: float = 0               # of the head
     passes: int = 25                 # T of MC dropout
+    query_task: Task = later(None)   # the pretext artefact that the strategy reads, if any
+    versions: tuple = later(())      # of the sampler's and the strategy's rule, where one is not 1
 
     @cached_property
     def key(self): return digest("run", 1, self)
@@ -82,10 +84,10 @@ def initial_pool(
     root=None, # data root, whose cache is used
 )->np.ndarray: # (budgets[0],) positions in the pool
     "The first images to label."
-    sampler = lookup("sampler", run.sampler, SAMPLERS)
+    sampler = sampler_of(run.sampler)
     check_budget(run.budgets[0], len(pool))
     known = pretext(run.task, data, device, report, root).views() if run.task else {}
-    views = {k: v[pool] for k, v in known.items()}
+    views = {k: v[pool] for k, v in known.items()} | {"images": lambda: data.train[pool].x.cpu().numpy()}
     if sampler.peeks: views["truth"] = data.train.y.cpu().numpy()[pool]
     state = State(len(pool), classes=len(data.train.classes), **views)
     return ask(sampler.select, state, run.budgets[0], stream(*run.block, "initial pool"), f"The sampler {run.sampler!r}")
@@ -107,7 +109,7 @@ def _trainings(runs, data, done, splits, device, report, root):
             pool = splits[run.block][0]
             pools[first] = tuple(pool[initial_pool(run, data, pool, device, report, root)].tolist())
         labelled = labelled_next(done[run.key]) if done[run.key] else pools[first]
-        setup = run.recipe, run.dropout, lookup("strategy", run.strategy, STRATEGIES).terms
+        setup = run.recipe, run.dropout, strategy_of(run.strategy).terms
         groups.setdefault(_chain(setup, run.block, labelled, run.budgets, len(done[run.key])), []).append(run)
     return groups
 
@@ -174,29 +176,30 @@ def watch_memory():
     yield lambda: None if before is None else seen("VmHWM") - before
 
 # %% ../nbs/70_active.ipynb #38a8fc68
-def _ask(run, index, state, pool, labelled):
+def _ask(run, index, state, pool, said):
     "The strategy's query, as indices into the training part."
     if index + 1 == len(run.budgets): return ()
-    strategy = lookup("strategy", run.strategy, STRATEGIES)
+    strategy = strategy_of(run.strategy)
+    if run.query_task: state = reading(state, {k: v[pool] for k, v in said(run.query_task).items() if k in strategy.reads})
     picks = ask(strategy.select, state, run.budgets[index + 1], stream(*run.block, index, "query"), f"The strategy {run.strategy!r}")
     return tuple(pool[picks].tolist())
 
 # %% ../nbs/70_active.ipynb #e1c320f4
-def _play(groups, data, splits, index, device, precision, report, kept):
+def _play(groups, data, splits, index, device, precision, report, kept, said):
     "Train the models of some groups of runs together; measure, query, and give every run its round."
-    sizes = [max(lookup("strategy", run.strategy, STRATEGIES).members for run in runs) for runs in groups.values()]
+    sizes = [max(strategy_of(run.strategy).members for run in runs) for runs in groups.values()]
     fits = iter(_train([(chain, m) for chain, size in zip(groups, sizes) for m in range(size)], data, splits, index, device, precision, kept))
     for ((_, block, labelled, _), runs), size in zip(groups.items(), sizes):
         committee, pool = [next(fits) for _ in range(size)], splits[block][0]
-        for members, passes in sorted({(STRATEGIES[run.strategy].members, run.passes) for run in runs}):
+        for members, passes in sorted({(strategy_of(run.strategy).members, run.passes) for run in runs}):
             mine, start = committee[:members], time.perf_counter()
             measured = measure(mine, data.test)
             tested = time.perf_counter() - start
             state = model_state(mine, data, pool, np.searchsorted(pool, labelled), (*block, index), passes, report)
             spent = clock_views(state)
-            for run in (r for r in runs if (STRATEGIES[r.strategy].members, r.passes) == (members, passes)):
+            for run in (r for r in runs if (strategy_of(r.strategy).members, r.passes) == (members, passes)):
                 start, before = time.perf_counter(), sum(spent)
-                with watch_memory() as needed: query, memory = _ask(run, index, state, pool, labelled), needed()
+                with watch_memory() as needed: query, memory = _ask(run, index, state, pool, said), needed()
                 predicted = sum(spent) - before
                 seconds = dict(train=sum(f.seconds for f in mine), test=tested, predict=predicted, select=time.perf_counter() - start - predicted)
                 bought = labelled if index == 0 else labelled[-run.budgets[index]:]
@@ -216,13 +219,14 @@ def learn_many(
     "The rounds that some runs still have to do, in step."
     done = {run.key: list((finished or {}).get(run.key, ())) for run in runs}
     splits, kept = {run.block: split(run, data) for run in runs}, {}
+    said = lru_cache(2)(lambda task: pretext(task, data, device, report, root).views())
     for index in range(max(len(run.budgets) for run in runs)):
         todo = [run for run in runs if len(done[run.key]) == index < len(run.budgets)]
         by_setup = {}
         for key, group in _trainings(todo, data, done, splits, device, report, root).items(): by_setup.setdefault(key[0], []).append((key, group))
         for groups in by_setup.values():
             for i in range(0, len(groups), cohort):
-                for run, r in _play(dict(groups[i:i + cohort]), data, splits, index, device, precision, report, kept):
+                for run, r in _play(dict(groups[i:i + cohort]), data, splits, index, device, precision, report, kept, said):
                     done[run.key].append(r)
                     yield run, r
         kept = {(chain, m): w for (chain, m), w in kept.items() if len(chain[3]) == index + 1}

@@ -103,13 +103,14 @@ def choose(
 
 # %% ../nbs/96_cli.ipynb #9f45713e
 TABLES = dict( # name -> module and table
+    rules=("rules.table", "RULES"),
     samplers=("samplers", "SAMPLERS"), strategies=("strategies", "STRATEGIES"), frozen=("frozen", "FROZEN"),
     pretexts=("pretext", "PRETEXTS"), datasets=("datasets", "DATASETS"), models=("models", "MODELS"),
     recipes=("trainer", "RECIPES"), augments=("augment", "AUGMENTS"), figures=None)
 
 @app.command("list")
 def list_names(
-    table:Annotated[str, typer.Argument(help="samplers, strategies, frozen (what `choose` knows), pretexts, datasets, models, recipes, augments or figures; or a figure's name, for its parameters")],
+    table:Annotated[str, typer.Argument(help="rules, samplers, strategies, frozen (what `choose` knows), pretexts, datasets, models, recipes, augments or figures; or a figure's name, for its parameters")],
 ):
     "Print the names of a table, or the parameters of a figure."
     from importlib import import_module

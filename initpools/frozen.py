@@ -27,11 +27,11 @@ from .features import Features, features_of, network
 from .geometry import Streamed, blocks, normalise
 from .models import MODELS
 from .pretext.backbones import resize
-from .samplers.clustered import core_set, multi_batch_kmeans, single_batch_kmeans
-from .samplers.ranked import uniform
-from .samplers.typical import activeft, facility, maxherding, probcover, typiclust, usl
+from .rules.clustered import core_set, multi_batch_kmeans, single_batch_kmeans
+from .rules.ranked import uniform
+from .rules.typical import activeft, facility, maxherding, probcover, typiclust, usl
 from .state import State, ask, select_random
-from .strategies.uncertainty import entropy_score
+from .rules.uncertainty import entropy_score
 from .trainer import seeded
 
 # %% ../nbs/72_frozen.ipynb #ae12ed18

@@ -101,14 +101,14 @@ def test_a_view_that_the_training_did_not_give(name, view):
 @pytest.mark.parametrize("rule, says", [
     (lambda s, k, rng: s.unlabelled[:1].repeat(k), "1 of them distinct"), (lambda s, k, rng: s.unlabelled[:k - 3], "picked 7 images"),
     (lambda s, k, rng: s.labelled[:k], "labelled already"), (lambda s, k, rng: None, "it has to return 10 indices"), (lambda s, k, rng: s.unlabelled < 10, "array of bool")])
-def test_a_rule_that_breaks_the_contract_stops_its_run(rule, says, monkeypatch):
+def test_a_rule_that_breaks_the_contract_stops_its_run(rule, says):
     "A rule of one's own that answers wrongly is refused by name, before a curve is made of it."
     from initpools.active import Run, learn
     from initpools.datasets import load
-    from initpools.samplers import SAMPLERS, Sampler
-    from initpools.strategies import Strategy
-    monkeypatch.setitem(STRATEGIES, "mine", Strategy(rule, "Mine")); monkeypatch.setitem(SAMPLERS, "mine", Sampler(rule, "Mine"))
-    with pytest.raises(UserError, match="The strategy 'mine'") as e: list(learn(Run(strategy="mine", budgets=(10, 10)), load("digits"), device="cpu"))
+    from initpools.own import register
+    def mine(state, k, rng): return rule(state, k, rng)
+    name = register(mine)
+    with pytest.raises(UserError, match="The strategy 'mine#") as e: list(learn(Run(strategy=name, budgets=(10, 10)), load("digits"), device="cpu"))
     assert says in str(e.value)
     if says != "labelled already":
-        with pytest.raises(UserError, match="The sampler 'mine'"): next(learn(Run(sampler="mine", budgets=(10, 10)), load("digits"), device="cpu"))
+        with pytest.raises(UserError, match="The sampler 'mine#"): next(learn(Run(sampler=name, budgets=(10, 10)), load("digits"), device="cpu"))

@@ -1,207 +1,57 @@
-"""One contract for every sampler and every strategy: `select(state, k, rng)` gives k distinct unlabelled indices.
+"""One contract for every rule: `select(state, k, rng)` gives k distinct unlabelled indices, and what follows from that.
 
-The tests know no names. Whether a rule is random is found out by asking it twice; a random rule must not care for the
-order of the file either, but that can only be seen in its frequencies.
+The tests know no names: rules are found in RULES and sources in PRETEXTS, each rule meets every source that gives its
+views, and what a rule reads is found out by watching it. The checks themselves are public, `initpools.contract`.
 """
-import copy
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from initpools.core import UserError, stream
+from initpools.contract import CHECKS, OF_RULES, all_cases, checks_for
 from initpools.datasets import load
 from initpools.models import build
-from initpools.samplers import SAMPLERS
-from initpools.samplers.clustered import cartography_equal, kmeans_equal, kmeans_proportional
+from initpools.pretext import PRETEXTS
+from initpools.rules.table import FREE, GIVEN, RULES
+from initpools.rules.views import model_state
+from initpools.samplers import SAMPLERS, canonical_pool, parse_pool
 from initpools.state import State
 from initpools.strategies import STRATEGIES
-from initpools.strategies.coverage import density_weighted
-from initpools.strategies.gradient import bait, egl
-from initpools.strategies.learned import adaptive, cal, uncertain_gcn
-from initpools.strategies.state import model_state
-from initpools.strategies.submodular import facility_location_mi, graph_cut, graph_cut_mi, log_det, log_det_mi
 from initpools.terms import TERMS
 from initpools.trainer import RECIPES, Fit, embed, fit_many, seeded
+from initpools.contract import toy_model, toy_views as known
 
-RULES = {**{f"sampler {k}": (v.select, 0) for k, v in SAMPLERS.items()}, **{f"strategy {k}": (v.select, 8) for k, v in STRATEGIES.items() if not v.heavy}}
-every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-N, C = 40, 4
-with seeded("contract"): MODEL = Fit(build("small_cnn", 1, 8, C).eval(), (.5,), (.25,), "cpu", "fp32")
-
-
-def softmax(z): return np.exp(z) / np.exp(z).sum(-1, keepdims=True)
-
-
-def known(n=N, seed="pool"):
-    "Everything a pretext task or a model could say of a pool of n images."
-    g = stream("contract", seed)
-    logits = 2 * g.normal(size=(n, C))
-    spread = lambda m: softmax(logits[:, None] + .7 * g.normal(size=(n, m, C)))
-    truth = np.arange(n) % C
-    return dict(loss=g.random(n), features=g.normal(size=(n, 6)).astype(np.float32) + 3 * np.eye(6, dtype=np.float32)[truth], projection=g.normal(size=(n, 5)).astype(np.float32),
-                clusters=truth.copy(), dynamics=g.random((n, 2)), truth=truth, logits=logits, probs=softmax(logits), mc_probs=spread(10), member_probs=spread(3),
-                temperature=np.full(n, 1.7), predicted_loss=g.random(n), discrepancy=g.random(n), dirichlet=1 + g.gamma(1, size=(n, C)),
-                images=g.integers(0, 256, (n, 1, 8, 8)).astype(np.uint8), loss_rank=g.normal(size=n), critic=g.random(n))
+CASES = all_cases()
+FIRST = {case.name.partition("@")[0]: case.name for case in reversed(CASES)} # one case stands for a rule where the source is nothing
+N, C, MODEL = 40, 4, toy_model()
+PAIRS = [(case, check) for case in CASES for check in checks_for(case) if check not in OF_RULES or FIRST[case.name.partition("@")[0]] == case.name]
 
 
 def state(labelled, views, order=None):
-    "The pool, or the same pool with its images listed in another order."
-    order = np.arange(len(views["loss"])) if order is None else order
-    place = np.argsort(order)
-    return State(len(order), place[labelled], views["truth"][labelled], C, model=MODEL, **{k: v[order] for k, v in views.items()})
+    "The toy pool with all views there are."
+    return State(len(views["loss"]), labelled, views["truth"][labelled], C, model=MODEL, **views)
 
 
-@every_rule
-@pytest.mark.parametrize("k", [1, 7])
-def test_k_distinct_unlabelled_indices(rule, k):
-    select, m = rule
-    s = state(np.arange(m), known())
-    picks = np.asarray(select(s, k, stream("pick")))
-    assert picks.shape == (k,) and np.issubdtype(picks.dtype, np.integer)
-    assert len(set(picks.tolist())) == k and set(picks.tolist()) <= set(s.unlabelled.tolist())
+@pytest.mark.parametrize("case, check", PAIRS, ids=[f"{case.name}-{check}" for case, check in PAIRS])
+def test_contract(case, check): CHECKS[check](case)
 
 
-@every_rule
-def test_same_stream_same_answer(rule):
-    select, m = rule
-    s = state(np.arange(m), known())
-    assert np.array_equal(select(s, 7, stream("a")), select(s, 7, stream("a")))
+def test_every_rule_meets_every_source():
+    "A rule that can choose a first pool is tested with each entry of PRETEXTS that gives its views, and with no other."
+    tested = {case.name for case in CASES if not case.labelled}
+    for name, rule in RULES.items():
+        needs = set(rule.reads) - FREE
+        first = needs <= GIVEN and (rule.members, rule.dropout, rule.terms) == (1, False, ())
+        wanted = {f"{name}@{s}" for s, entry in PRETEXTS.items() if needs <= set(entry.gives)} if needs else {name}
+        assert {t for t in tested if t.partition("@")[0] == name} == (wanted if first else set()), name
 
 
-@every_rule
-def test_everything(rule):
-    select, m = rule
-    s = state(np.arange(m), known())
-    assert set(np.asarray(select(s, N - m, stream("all"))).tolist()) == set(s.unlabelled.tolist())
-
-
-every_sampler = pytest.mark.parametrize("select", [v.select for v in SAMPLERS.values()], ids=SAMPLERS)
-
-
-@every_sampler
-@pytest.mark.parametrize("distinct", [1, 10])
-def test_samplers_and_images_that_are_alike(select, distinct):
-    "Every image several times, or all images the same."
-    views = {k: v[np.arange(N) % distinct] for k, v in known().items()}
-    for k in (1, 12, N - 3): assert len(set(np.asarray(select(state(np.arange(3), views), k, stream("alike", k))).tolist())) == k
-
-
-MAY_REPEAT = { # rules that read features and whose definition knows no copies -> why (notebook 51 says it in prose)
-    kmeans_equal: "draws uniformly inside a cluster", kmeans_proportional: "draws uniformly inside a cluster",
-    cartography_equal: "ranks each image by its own place on the training map", density_weighted: "ranks each image by its own score",
-    egl: "ranks each image by its own score", cal: "ranks each image by its own score", uncertain_gcn: "ranks each image by its own confidence",
-    bait: "adds up information, and that of a copy is information again", adaptive: "deals out a batch among rules that draw and rank",
-    graph_cut: "sums similarities, those of a copy too", graph_cut_mi: "seeks what resembles the queries, copies too",
-    facility_location_mi: "seeks what resembles the queries, copies too", log_det_mi: "seeks what resembles the queries, copies too",
-    log_det: "measures a volume, which is the same for any image once the features' dimensions are spanned"}
-
-
-class Watched(State):
-    "A state that notes which views it was asked for."
-    def all(self, name):
-        self.__dict__.setdefault("asked", set()).add(name)
-        return super().all(name)
-
-
-def in_pairs(m, seed):
-    "A pool in which each of 20 images is there twice, m different ones of them labelled; and which of the 20 each image is."
-    views, which = known(20, seed), stream("in pairs", seed).permutation(np.repeat(np.arange(20), 2))
-    labelled = np.array([np.flatnonzero(which == i)[0] for i in range(m)], np.int64)
-    views = {k: v[which] for k, v in views.items()}
-    return Watched(N, labelled, views["truth"][labelled], C, model=MODEL, **views), which
-
-
-def repeats(select, m, k, seed):
-    "How many picks are copies of labelled images or of other picks, and whether the rule has looked at features."
-    s, which = in_pairs(m, seed)
-    have = which[np.concatenate([s.labelled, np.asarray(select(s, k, stream("in pairs", seed)))])]
-    return len(have) - len(set(have.tolist())), bool(s.asked & {"features", "projection"}) if hasattr(s, "asked") else False
-
-
-def unpacked(select):
-    "The rule inside a partial."
-    return getattr(select, "func", select)
-
-
-BY_FEATURES = {n: (select, m) for n, (select, m) in RULES.items() if unpacked(select) not in MAY_REPEAT and repeats(select, 8, 5, 0)[1]}
-
-
-@pytest.mark.parametrize("rule", BY_FEATURES.values(), ids=BY_FEATURES)
-@pytest.mark.parametrize("k", [2, 5, 12])
-def test_no_image_twice_while_others_are_left(rule, k):
-    "What chooses by features spends no label on an exact copy of a pick or of a labelled image; 12 others are left beside 8 labelled ones."
-    select, m = rule
-    for labelled in sorted({m, 8}):
-        for seed in range(3):
-            copies, looked = repeats(select, labelled, k, seed)
-            assert not (looked and copies), f"{copies} of {k} picks are copies"
-
-
-def test_rules_that_may_repeat_do():
-    "An excuse that is not needed is taken off the list."
-    rules = {}
-    for select, m in RULES.values(): rules.setdefault(unpacked(select), (select, m))
-    for rule in MAY_REPEAT:
-        select, m = rules[rule]
-        assert any(all(repeats(select, 8, k, seed)) for k in (2, 5, 12) for seed in range(4)), f"{rule.__name__} repeats nothing"
-
-
-@every_sampler
-@pytest.mark.parametrize("view", ["loss", "features", "dynamics"])
-def test_samplers_and_a_view_with_a_hole(select, view):
-    "A sampler that reads the view names the first bad image; another does not notice."
-    whole, broken = known(), known()
-    broken[view][[5, 9]] = np.nan
-    pick = lambda views: np.asarray(select(state(np.arange(0), views), 7, stream("hole"))).tolist()
-    try: assert pick(broken) == pick(whole)
-    except UserError as e: assert "image 5" in str(e)
-
-
-@every_rule
-@pytest.mark.parametrize("k", [0, -1, N + 1])
-def test_budgets_that_cannot_be_spent(rule, k):
-    select, m = rule
-    with pytest.raises(UserError): select(state(np.arange(m), known()), k, stream("k"))
-
-
-@every_rule
-def test_the_state_is_left_as_it_was(rule):
-    select, m = rule
-    s = state(np.arange(m), known())
-    before = copy.deepcopy({**s._views, "labelled": s.labelled, "unlabelled": s.unlabelled, "labels": s.labels})
-    select(s, 7, stream("b"))
-    after = {**s._views, "labelled": s.labelled, "unlabelled": s.unlabelled, "labels": s.labels}
-    assert set(before) == set(after) and all(np.array_equal(before[k], after[k]) for k in before)
-
-
-@every_rule
-def test_global_randomness_is_not_used(rule):
-    select, m = rule
-    s = state(np.arange(m), known())
-    np.random.seed(1); torch.manual_seed(1); one = select(s, 7, stream("g"))
-    np.random.seed(2); torch.manual_seed(2); two = select(s, 7, stream("g"))
-    assert np.array_equal(one, two)
-
-
-@every_rule
-def test_the_order_of_the_file_does_not_matter(rule):
-    "A rule without chance permutes with the pool; one with chance keeps its frequencies."
-    select, m = rule
-    n, k = 12, 3
-    m = min(m, 4)
-    views, order = known(n, "small pool"), stream("order").permutation(n) # a pool without exact ties, which rounding would break by order
-    plain, shuffled = state(np.arange(m), views), state(np.arange(m), views, order)
-    ask = lambda s, names, *name: tuple(sorted(names[np.asarray(select(s, k, stream(*name)))].tolist()))
-    start = time.perf_counter()
-    answers = {ask(plain, np.arange(n), "chance", i) for i in range(8)} | {ask(shuffled, order, "chance", "other")}
-    if len(answers) == 1: return # no chance in it, and the order did not matter
-    repeats = int(np.clip(8 * 3 / (time.perf_counter() - start), 30, 300)) # about six seconds at most
-    count = lambda s, names: np.bincount(np.concatenate([ask(s, names, "frequency", i, s is plain) for i in range(repeats)]), minlength=n) / repeats
-    a, b = count(plain, np.arange(n)), count(shuffled, order)
-    assert abs(a - b).max() < 5 * (2 * .25 / repeats) ** .5, (a, b)
+def test_aliases_are_pairs_of_the_table():
+    assert len(SAMPLERS) == 35
+    for alias, sampler in SAMPLERS.items():
+        rule, source = parse_pool(alias)
+        assert rule == RULES[sampler.rule] and canonical_pool(f"{sampler.rule}@{sampler.source}".rstrip("@")) == alias
 
 
 @pytest.mark.parametrize("term", [t for t in TERMS if t.endswith("quick")])

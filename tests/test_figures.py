@@ -57,9 +57,9 @@ def test_parameter_files_fit_the_template(file):
 
 @pytest.mark.parametrize("file", [p for p in PARAMS if template_of(p) == "initial_pools"], ids=lambda p: p.stem)
 def test_samplers_of_pools_are_known(file):
-    from initpools.samplers import SAMPLERS
+    from initpools.samplers import sampler_of
     params = read_parameters([file])
-    for s in (*params["samplers"], *params.get("reads", {})): lookup("sampler", s, SAMPLERS)
+    for s in (*params["samplers"], *params.get("reads", {})): sampler_of(s)
 
 
 @pytest.mark.parametrize("file", [p for p in PARAMS if template_of(p) == "learning_curves"], ids=lambda p: p.stem)

@@ -19,7 +19,8 @@ from ..active import learn_many
 from ..core import UserError, canonical, holder, name_holder, pick_device
 from .cluster import on_cluster
 from .store import Store
-from .work import GIVEN_UP, How, Patience, artefacts_of, batches, cpu_name, do_share, load_once, make_artefact, provenance
+from .work import GIVEN_UP, How, Patience, artefacts_of, batches, cpu_name, do_share, load_once, make_artefact, owned, provenance
+from ..own import shipped
 
 # %% ../../nbs/84_execute.ipynb #0650a472
 class Progress:
@@ -198,7 +199,7 @@ def execute(
     engine, workers = pick_executor(executor, workers, here.startswith("cuda"))
     remote = engine not in ("local", "processes")
     cohort = cohort or (8 if here.startswith("cuda") and not remote else 1)
-    how = How(str(store.folder.resolve()), root and str(root), device if remote else here, precision, cohort, threads, learn)
+    how = How(str(store.folder.resolve()), root and str(root), device if remote else here, precision, cohort, threads, () if engine == "local" else shipped(owned(runs)), learn)
     prints = {name: load_once(name, root, here if engine == "local" else "cpu").fingerprint for name in dict.fromkeys(run.dataset for run in runs)}
     stored = {run.key: len(store.rounds(run, prints[run.dataset])) for run in runs}
     progress = Progress(sum(len(run.budgets) for run in runs), sum(stored.values()), quiet)

@@ -17,7 +17,7 @@ from .execute import in_this_process, make_ready, refuse
 from .grid import grid
 from .store import Store
 from .work import How, batches
-from ..strategies import STRATEGIES
+from ..strategies import strategy_of
 from ..trainer import epochs_for
 
 # %% ../../nbs/87_fill.ipynb #262528ea
@@ -29,7 +29,7 @@ def figure_runs(
     if missing := {"dataset", "samplers", "strategies"} - set(params): raise UserError(f"These are no parameters of learning curves: {', '.join(sorted(missing))} are missing.")
     axes = {k: v for k, v in params.items() if k in signature(grid).parameters}
     runs = grid(n=len(load(params["dataset"], root).train), **axes)
-    return sorted(runs, key=lambda run: (STRATEGIES[run.strategy].heavy, run.seed))
+    return sorted(runs, key=lambda run: (strategy_of(run.strategy).heavy, run.seed))
 
 # %% ../../nbs/87_fill.ipynb #3fda25e8
 def trained_images(
@@ -37,7 +37,7 @@ def trained_images(
     labels:int, # labelled images in a round
 )->int:
     "Images that training goes through in a round, all epochs and members counted."
-    return labels * epochs_for(run.recipe, labels) * STRATEGIES[run.strategy].members
+    return labels * epochs_for(run.recipe, labels) * strategy_of(run.strategy).members
 
 def cost(
     runs:list, # of a figure
@@ -107,4 +107,4 @@ def fill(
 def _shares(runs, store, cohort):
     "What is left of some runs, those at the paper's size last."
     left = [run for run in runs if len(store.rounds(run)) < len(run.budgets)]
-    return [share for _, same in groupby(left, lambda run: STRATEGIES[run.strategy].heavy) for share in batches(list(same), cohort)]
+    return [share for _, same in groupby(left, lambda run: strategy_of(run.strategy).heavy) for share in batches(list(same), cohort)]

@@ -44,7 +44,9 @@ def to_run(
 )->Run:
     "A run from its record."
     recipe = Recipe(**{**facts["recipe"], "augment": tuple(facts["recipe"]["augment"])})
-    return Run(**{**facts, "budgets": tuple(facts["budgets"]), "recipe": recipe, "task": facts["task"] and Task(**facts["task"])})
+    tasks = {name: facts[name] and Task(**facts[name]) for name in ("task", "query_task") if name in facts}
+    lists = {name: tuple(facts[name]) for name in ("budgets", "versions") if name in facts}
+    return Run(**{**facts, **lists, **tasks, "recipe": recipe})
 
 # %% ../../nbs/81_store.ipynb #6322e81c
 @dataclass(frozen=True)

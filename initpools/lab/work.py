@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GIVEN_UP', 'provenance', 'cpu_name', 'peak_mb', 'batches', 'How', 'load_once', 'do_share', 'make_artefact',
-           'artefacts_of', 'Patience']
+           'artefacts_of', 'owned', 'Patience']
 
 # %% ../../nbs/82_work.ipynb #e76aec7a
 import os, platform
@@ -18,6 +18,7 @@ from ..active import learn_many
 from ..core import UserError, pick_device
 from ..datasets import load
 from .store import Store
+from ..own import adopt
 from ..pretext import pretext
 from ..trainer import number_format
 
@@ -67,6 +68,7 @@ class How:
     precision: str = "auto"  # number format
     cohort: int = 1          # groups that train together
     threads: int = 1         # of a worker
+    own: tuple = ()          # rules and data sets that are not the book's, as `shipped` gives them
     learn: Callable = learn_many # gives the rounds; something else only in simulations
 
 _loaded = {}
@@ -90,6 +92,7 @@ def do_share(
     tell, # function(rounds done, note)
 )->list: # the runs that another execution has claimed
     "Do what is missing of some runs and store each round."
+    adopt(how.own)
     store, device = Store(how.folder), pick_device(how.device)
     with ExitStack() as claims:
         mine = {run.key: run for run in runs if claims.enter_context(store.claim(run.key))}
@@ -108,6 +111,7 @@ def make_artefact(
     tell, # function(rounds done, note)
 )->list: # nothing is left to others
     "Train one pretext artefact, if it is not in the cache."
+    adopt(how.own)
     task, dataset = wanted
     pretext(task, load_once(dataset, how.root), pick_device(how.device), lambda text: tell(0, f"{task.name}, seed {task.seed}: {text}"), how.root)
     return []
@@ -116,7 +120,14 @@ def artefacts_of(
     runs:list, # of Run
 )->list: # of (Task, name of the data set), each once
     "The artefacts that some runs need."
-    return list(dict.fromkeys((run.task, run.dataset) for run in runs if run.task))
+    return list(dict.fromkeys((task, run.dataset) for run in runs for task in (run.task, run.query_task) if task))
+
+def owned(
+    runs:list, # of Run
+)->list: # of names
+    "The names in some runs that may be of one's own."
+    rules = [name.partition("@")[0] for run in runs for name in (run.sampler, run.strategy)]
+    return list(dict.fromkeys([*rules, *(run.dataset for run in runs), *(run.recipe.model for run in runs)]))
 
 # %% ../../nbs/82_work.ipynb #1632b426
 class Patience:

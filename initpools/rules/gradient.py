@@ -11,7 +11,7 @@ __all__ = ['guessed_residual', 'egl_score', 'egl', 'outer_distances', 'outer_nor
 import numpy as np
 
 from ..core import UserError, check_budget, top_k
-from ..samplers.clustered import fill_apart, unseen
+from .clustered import fill_apart, unseen
 from ..state import State
 from .uncertainty import check_probs, model_features, model_probs
 

@@ -22,7 +22,7 @@ from torch import nn
 from ..augment import augment, normalise as normalised
 from ..core import UserError, check_budget, top_k
 from ..geometry import k_center, normalise
-from ..samplers.clustered import fill_apart
+from .clustered import fill_apart
 from ..state import State, select_random
 from .adversarial import ranking_loss
 from .coverage import core_set

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..core import UserError, check_budget, top_k
 from ..geometry import check_features, features_on, gaps, k_center, kmeans, max_herding, normalise, squared_norms
-from ..samplers.clustered import fill_apart, nearest_new, unseen
-from ..samplers.typical import typiclust
+from .clustered import fill_apart, nearest_new, unseen
+from .typical import typiclust
 from ..state import State
 from .bayesian import mc_draws
 from .uncertainty import entropy_score, margin_score, min_margin, model_features, model_probs
