@@ -29,8 +29,10 @@ class Progress:
         total:int, # rounds of the whole grid
         found:int, # of them in the store already
         quiet:bool=False, # say nothing
+        published:int=0, # of those found, how many are in the published records
     ):
         self.total, self.found, self.done, self.quiet, self.handle, self.note = total, found, 0, quiet, None, ""
+        self.published = published
         self.start = self.begun = time.perf_counter()
         self.shown = self.width = 0
 
@@ -39,7 +41,9 @@ class Progress:
         passed = time.perf_counter() - self.start
         rest = self.total - self.found - self.done
         left = f", {(time.perf_counter() - self.begun) / self.done * rest:.0f} s left" if self.done > 1 and rest else ""
-        return f"{self.found + self.done}/{self.total} rounds: {self.done} done in {passed:.0f} s, {self.found} found in the store{left}{self.note}"
+        there = f", {self.published} rounds found in the published records" if self.published else ""
+        own = f", {self.found - self.published} found in the store" if self.found > self.published or not there else ""
+        return f"{self.found + self.done}/{self.total} rounds: {self.done} done in {passed:.0f} s{own}{there}{left}{self.note}"
 
     def step(self, n=0, note=""):
         "Count `n` rounds more and show the line."
@@ -199,10 +203,11 @@ def execute(
     engine, workers = pick_executor(executor, workers, here.startswith("cuda"))
     remote = engine not in ("local", "processes")
     cohort = cohort or (8 if here.startswith("cuda") and not remote else 1)
-    how = How(str(store.folder.resolve()), root and str(root), device if remote else here, precision, cohort, threads, () if engine == "local" else shipped(owned(runs)), learn)
+    also = str(store.also.folder.resolve()) if store.also else ""
+    how = How(str(store.folder.resolve()), root and str(root), device if remote else here, precision, cohort, threads, () if engine == "local" else shipped(owned(runs)), also, learn)
     prints = {name: load_once(name, root, here if engine == "local" else "cpu").fingerprint for name in dict.fromkeys(run.dataset for run in runs)}
     stored = {run.key: len(store.rounds(run, prints[run.dataset])) for run in runs}
-    progress = Progress(sum(len(run.budgets) for run in runs), sum(stored.values()), quiet)
+    progress = Progress(sum(len(run.budgets) for run in runs), sum(stored.values()), quiet, store.borrowed(runs, prints))
     progress.step()
     todo, errors, patience = [run for run in runs if stored[run.key] < len(run.budgets)], [], Patience(store)
     if todo: make_ready(store)

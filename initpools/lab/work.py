@@ -69,6 +69,7 @@ class How:
     cohort: int = 1          # groups that train together
     threads: int = 1         # of a worker
     own: tuple = ()          # rules and data sets that are not the book's, as `shipped` gives them
+    also: str = ""           # a store that is only read, such as the published records
     learn: Callable = learn_many # gives the rounds; something else only in simulations
 
 _loaded = {}
@@ -93,7 +94,7 @@ def do_share(
 )->list: # the runs that another execution has claimed
     "Do what is missing of some runs and store each round."
     adopt(how.own)
-    store, device = Store(how.folder), pick_device(how.device)
+    store, device = Store(how.folder, how.also and Store(how.also)), pick_device(how.device)
     with ExitStack() as claims:
         mine = {run.key: run for run in runs if claims.enter_context(store.claim(run.key))}
         data = load_once(runs[0].dataset, how.root, device)
