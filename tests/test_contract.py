@@ -19,7 +19,7 @@ from initpools.state import State
 from initpools.strategies import STRATEGIES
 from initpools.strategies.state import model_state
 from initpools.terms import TERMS
-from initpools.trainer import RECIPES, Fit, embed, fit_many, seeded
+from initpools.trainer import RECIPES, Compute, Fit, Training, embed, fit_many, seeded
 
 RULES = {**{f"sampler {k}": (v.select, 0) for k, v in SAMPLERS.items()}, **{f"strategy {k}": (v.select, 8) for k, v in STRATEGIES.items() if not v.heavy}}
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -145,7 +145,8 @@ def test_semi_supervised_training_under_any_strategy(name, term):
     "What an entry adds to the training still knows all images, beside pseudo-labels and beside FixMatch."
     digits, labelled = load("digits"), np.arange(40)
     recipe = replace(RECIPES["digits"], epochs=2, min_steps=0, terms=(term,))
-    fit, = fit_many(recipe, digits, [labelled], [("beside", name)], device="cpu", terms=STRATEGIES[name].terms, pools=[np.arange(300)])
+    training = Training(recipe, labelled, ("beside", name), pool=np.arange(300), terms=STRATEGIES[name].terms)
+    fit, = fit_many([training], digits, Compute("cpu"))
     s = model_state(fit, digits, np.arange(300), labelled)
     images = digits.train[np.arange(300)]
     given = [v for t in fit.terms for v in t.views(fit, images, lambda: embed(fit, images))]
