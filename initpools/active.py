@@ -24,7 +24,7 @@ from .state import State, ask, reading
 from .strategies import strategy_of
 from .rules.views import model_state
 from .subsets import stratified
-from .trainer import RECIPES, Recipe, accuracies, embed, fit_many, predict
+from .trainer import RECIPES, Compute, Recipe, Training, accuracies, embed, fit_many, predict
 
 # %% ../nbs/70_active.ipynb #083f7860
 @dataclass(frozen=True)
@@ -124,15 +124,17 @@ def _train(
     kept:dict, # (chain, member) -> weights that the round before left; those of this round are added
 )->list: # of Fit
     "Train networks, and first whatever they start from."
-    (recipe, dropout, terms), starts = jobs[0][0][0], None
+    (recipe, dropout, terms), starts = jobs[0][0][0], [None] * len(jobs)
     lookup("start", recipe.start, START)
     if recipe.start == "last" and index:
         before = [((setup, block, labelled[:-bought[-1]], bought[:-1]), m) for (setup, block, labelled, bought), m in jobs]
         if missing := [j for j in dict.fromkeys(before) if j not in kept]: _train(missing, data, splits, index - 1, device, precision, kept)
         starts = [kept[j] for j in before]
-    blocks = [chain[1] for chain, _ in jobs]
-    fits = fit_many(recipe, data, [chain[2] for chain, _ in jobs], [(*chain[1], index, "fit", m) for chain, m in jobs], [splits[b][1] for b in blocks],
-                    dropout, device, precision, terms=terms, pools=[splits[b][0] for b in blocks], starts=starts)
+    trainings = []
+    for ((_, block, labelled, _), m), start in zip(jobs, starts):
+        (pool, val), name = splits[block], (*block, index, "fit", m)
+        trainings.append(Training(recipe, labelled, name, val=val, pool=pool, start=start, dropout=dropout, terms=terms))
+    fits = fit_many(trainings, data, Compute(device, precision))
     if recipe.start == "last": kept |= {j: {k: v.cpu() for k, v in f.net.state_dict().items()} for j, f in zip(jobs, fits)}
     return fits
 

@@ -25,7 +25,8 @@ class Net(nn.Module):
         super().__init__()
         self.backbone, self.width = backbone, width
         self.dropout = nn.Dropout(dropout)
-        self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, projection)) if projection else nn.Identity()
+        def layers(): return nn.Linear(width, width), nn.ReLU(), nn.Linear(width, projection)
+        self.projection = nn.Sequential(*layers()) if projection else nn.Identity()
         self.fc = nn.Linear(projection or width, classes)
 
     def embed(self, x): return self.backbone(x)
@@ -43,8 +44,8 @@ def resnet(
     "A ResNet with a stem for small images."
     from torchvision import models
     net = getattr(models, f"resnet{depth}")(num_classes=1)
-    wide = channels == 1 and size >= 28
-    net.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False) if wide else nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
+    stem = (7, 2, 3) if channels == 1 and size >= 28 else (3, 1, 1) # window, stride, padding
+    net.conv1 = nn.Conv2d(channels, 64, *stem, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     if not pool or size < 28: net.maxpool = nn.Identity()
     width, net.fc = net.fc.in_features, nn.Identity()
@@ -71,7 +72,8 @@ class WideBlock(nn.Module):
     "Two convolutions, each behind its normalisation, beside a shortcut."
     def __init__(self, a, b, stride):
         super().__init__()
-        self.bn1, self.conv1, self.bn2, self.conv2 = nn.BatchNorm2d(a), conv(a, b, 3, stride), nn.BatchNorm2d(b), conv(b, b)
+        self.bn1, self.conv1 = nn.BatchNorm2d(a), conv(a, b, 3, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(b), conv(b, b)
         self.short = conv(a, b, 1, stride) if a != b or stride > 1 else None
 
     def forward(self, x):
@@ -97,7 +99,8 @@ def wide_resnet(
     "A wide ResNet."
     width = 64 * widen
     body = groups(WideBlock, 16 * widen, (depth - 4) // 6)
-    net = nn.Sequential(conv(channels, 16), *body, nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    end = nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    net = nn.Sequential(conv(channels, 16), *body, *end)
     for m in net.modules():
         if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
     return net, width
@@ -119,7 +122,9 @@ class ShakeShortcut(nn.Module):
     "Two sets of every other pixel, side by side in the channels."
     def __init__(self, a, b, stride):
         super().__init__()
-        self.stride, self.even, self.odd, self.bn = stride, conv(a, b // 2, 1), conv(a, b - b // 2, 1), nn.BatchNorm2d(b)
+        self.stride = stride
+        self.even, self.odd = conv(a, b // 2, 1), conv(a, b - b // 2, 1)
+        self.bn = nn.BatchNorm2d(b)
 
     def forward(self, x):
         x, s = x.relu(), self.stride
@@ -130,7 +135,9 @@ class ShakeBlock(nn.Module):
     "Two branches, mixed at random, beside a shortcut."
     def __init__(self, a, b, stride):
         super().__init__()
-        branch = lambda: nn.Sequential(nn.ReLU(), conv(a, b, 3, stride), nn.BatchNorm2d(b), nn.ReLU(inplace=True), conv(b, b), nn.BatchNorm2d(b))
+        def half(c, stride, inplace):
+            return nn.ReLU(inplace=inplace), conv(c, b, 3, stride), nn.BatchNorm2d(b)
+        def branch(): return nn.Sequential(*half(a, stride, False), *half(b, 1, True))
         self.one, self.two = branch(), branch()
         self.short = ShakeShortcut(a, b, stride) if a != b or stride > 1 else nn.Identity()
 
@@ -145,7 +152,8 @@ def shake_shake(
 )->tuple: # backbone, width
     "A ResNet with shake-shake regularisation."
     stem = [conv(channels, 16), nn.BatchNorm2d(16)]
-    return nn.Sequential(*stem, *groups(ShakeBlock, width, blocks), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4 * width
+    end = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*stem, *groups(ShakeBlock, width, blocks), *end), 4 * width
 
 # %% ../nbs/20_models.ipynb #92a7a7c3
 def small_cnn(
@@ -157,10 +165,13 @@ def small_cnn(
     layers = []
     for c, w in zip((channels, *widths), widths):
         layers += [nn.Conv2d(c, w, 3, padding=1, bias=False), nn.BatchNorm2d(w)]
-        if size >= 4: layers.append(nn.MaxPool2d(2)); size //= 2
-        layers.append(nn.ReLU(inplace=True)) # behind the pooling: the same numbers, on a quarter of the pixels
-    step = size // 2 if size >= 3 else size
-    return nn.Sequential(*layers, nn.AvgPool2d(max(size - step, 1), step), nn.Flatten()), widths[-1] * (4 if size >= 3 else 1)
+        if size >= 4:
+            layers.append(nn.MaxPool2d(2))
+            size //= 2
+        layers.append(nn.ReLU(inplace=True)) # behind the pooling: the same on a quarter of the pixels
+    step, parts = (size // 2, 4) if size >= 3 else (size, 1)
+    net = nn.Sequential(*layers, nn.AvgPool2d(max(size - step, 1), step), nn.Flatten())
+    return net, widths[-1] * parts
 
 # %% ../nbs/20_models.ipynb #d3c5f12a
 def mlp(

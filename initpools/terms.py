@@ -54,7 +54,7 @@ class Term:
     "What a method adds to training."
     supervised = True # keep the cross-entropy beside this term
     trains = True # the network's weights become others than without it
-    report = staticmethod(lambda text: None) # takes the progress of a term that trains something after the training
+    report = staticmethod(lambda text: None) # takes the progress of a term that trains something later
 
     def __init__(self,
         job:Job, # the training it is part of
@@ -96,11 +96,16 @@ class Unlabelled(Term):
     def take(self, n):
         "The next indices, `n` of them or as many as there are."
         n = min(n, len(self.rest))
-        while len(self.order) < n: self.order = torch.cat([self.order, self.rest[torch.randperm(len(self.rest), generator=self.shuffle)]])
+        while len(self.order) < n:
+            more = torch.randperm(len(self.rest), generator=self.shuffle)
+            self.order = torch.cat([self.order, self.rest[more]])
         now, self.order = self.order[:n], self.order[n:]
         return now
 
-    def images(self, index): x = self.job.data.train.x; return x[index.to(x.device)].to(self.job.device)
+    def images(self, index):
+        x = self.job.data.train.x
+        return x[index.to(x.device)].to(self.job.device)
+
     def normalise(self, x): return normalise(x, self.job.data.mean, self.job.data.std)
 
 # %% ../nbs/19_terms.ipynb #bfd7d57b
@@ -138,8 +143,11 @@ class PseudoLabels(Unlabelled):
         look:int=None, # images looked at in an update, drawn anew; default: all
     ):
         super().__init__(job)
-        self.every, self.delta, self.decay, self.look = max(1, -(-job.epochs // updates)), delta, decay, look
-        self.noise, self.draw, self.made = job.stream("augment"), job.stream("draw"), (self.rest[:0], self.rest[:0])
+        self.every = max(1, -(-job.epochs // updates))
+        self.delta, self.decay = delta, decay
+        self.look = look
+        self.noise, self.draw = job.stream("augment"), job.stream("draw")
+        self.made = self.rest[:0], self.rest[:0]
 
     @torch.no_grad()
     def logits(self, index):
@@ -156,7 +164,8 @@ class PseudoLabels(Unlabelled):
         self.made = index[sure], labels[sure]
 
     def loss(self, step):
-        if len(self.rest) and step.index == 0 and step.epoch and step.epoch % self.every == 0: self.update(step.epoch // self.every - 1)
+        due = step.index == 0 and step.epoch and step.epoch % self.every == 0
+        if len(self.rest) and due: self.update(step.epoch // self.every - 1)
         index, labels = self.made
         if len(index) == 0: return 0.
         rows = torch.randint(len(index), (len(step.y),), generator=self.draw)

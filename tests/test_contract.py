@@ -19,7 +19,7 @@ from initpools.samplers import SAMPLERS, canonical_pool, parse_pool
 from initpools.state import State
 from initpools.strategies import STRATEGIES
 from initpools.terms import TERMS
-from initpools.trainer import RECIPES, Fit, embed, fit_many, seeded
+from initpools.trainer import RECIPES, Compute, Fit, Training, embed, fit_many, seeded
 from initpools.contract import toy_model, toy_views as known
 
 CASES = all_cases()
@@ -60,7 +60,8 @@ def test_semi_supervised_training_under_any_strategy(name, term):
     "What an entry adds to the training still knows all images, beside pseudo-labels and beside FixMatch."
     digits, labelled = load("digits"), np.arange(40)
     recipe = replace(RECIPES["digits"], epochs=2, min_steps=0, terms=(term,))
-    fit, = fit_many(recipe, digits, [labelled], [("beside", name)], device="cpu", terms=STRATEGIES[name].terms, pools=[np.arange(300)])
+    training = Training(recipe, labelled, ("beside", name), pool=np.arange(300), terms=STRATEGIES[name].terms)
+    fit, = fit_many([training], digits, Compute("cpu"))
     s = model_state(fit, digits, np.arange(300), labelled)
     images = digits.train[np.arange(300)]
     given = [v for t in fit.terms for v in t.views(fit, images, lambda: embed(fit, images))]

@@ -29,7 +29,7 @@ from .coverage import core_set
 from .gradient import badge
 from .uncertainty import check_labels, check_probs, fit_temperature, margin_score, min_margin, model_features, model_probs, scored
 from ..terms import Term
-from ..trainer import embed, fit_many, predict
+from ..trainer import Compute, Training, embed, fit_many, predict
 
 # %% ../../nbs/68_learned.ipynb #004b537b
 def nearest_labelled(
@@ -397,7 +397,9 @@ class Calibration(Term):
         held, rest = job.labelled[torch.randperm(m, generator=job.stream("held out"))].split([int(self.share * m), m - int(self.share * m)])
         if not len(held): return 1.
         self.report(f"calibration: a second network, on {len(rest)} of {m} labelled images")
-        second, = fit_many(replace(job.recipe, keep="last"), job.data, [rest], [(*job.name, "second")], dropout=fit.net.dropout.p, device=fit.device, precision=fit.precision, pools=[job.pool])
+        recipe, name = replace(job.recipe, keep="last"), (*job.name, "second")
+        training = Training(recipe, rest, name, pool=job.pool, dropout=fit.net.dropout.p)
+        second, = fit_many([training], job.data, Compute(fit.device, fit.precision))
         return held_out_temperature(predict(second, embed(second, job.data.train[held])).cpu().numpy(), job.data.train.y[held].cpu().numpy())
 
     def views(self, fit, images, features): return {"temperature": lambda: np.full(len(images), self.temperature(fit))}
