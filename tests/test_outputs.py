@@ -7,7 +7,7 @@ import pytest
 from nbclient import NotebookClient
 
 NBS = Path(__file__).resolve().parents[1]/"nbs"
-QUICK = ["00_core"]
+QUICK = ["00_core", "05_state", "09_subsets", "25_geometry", "50_ranked", "51_clustered", "61_uncertainty", "63_committee", "80_grid", "90_statistics", "94_keep", "96_cli", "97_gallery"]
 VARIES = re.compile(r"""
     \d[\d.,]*\s?(?:s|ms|us|µs|ns|seconds|minutes|MB|GB|GFLOP/s|images/s|rounds/s|times)\b # what a machine takes
   | 0x[0-9a-f]+ | (?<=\ )at\ \S+Z | (?:/\S+)+/ | tmp\w+ | pid\s\d+                         # addresses, moments, folders
