@@ -5,6 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from shared import cold_kernels
 
 NBS = Path(__file__).resolve().parents[1]/"nbs"
 QUICK = ["00_core", "05_state", "09_subsets", "25_geometry", "50_ranked", "51_clustered", "61_uncertainty", "63_committee", "80_grid", "90_statistics", "94_keep", "96_cli", "97_gallery"]
@@ -31,7 +32,7 @@ def test_saved_outputs_are_fresh(name):
     cells = [c for c in saved.cells if is_run(c)]
     before = [told(c) for c in cells]
     saved.cells = cells
-    NotebookClient(saved, kernel_name="python3", resources={"metadata": {"path": str(NBS)}}).execute()
+    with cold_kernels(): NotebookClient(saved, kernel_name="python3", resources={"metadata": {"path": str(NBS)}}).execute() # warm ones have no inline pictures
     stale = [(c.source.split("\n")[0], old, now) for c, old, now in zip(cells, before, map(told, cells)) if old != now]
     assert not stale, f"run make outputs NB={name}.ipynb: {stale}"
 
