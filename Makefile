@@ -17,7 +17,7 @@ figures: $(INSTALLED)     ## draw the published figures again from their committ
 gpu-figures: $(INSTALLED) ## the paper's protocol where a GPU is at hand: missing rounds of Figures 5, 8 and 2 for MINUTES, and on from there the next time
 	$(BIN)/initpools fill figure_5 figure_8 figure_2 --minutes $(or $(MINUTES),25) $(ARGS)
 
-gallery: $(INSTALLED)     ## figures/README.md from the published notebooks
+gallery: $(INSTALLED)     ## figures/README.md from the facts of the published pages
 	$(BIN)/python -c "from initpools.gallery import make_gallery; open('figures/README.md', 'w').write(make_gallery())"
 
 test: $(INSTALLED)        ## every module notebook, then what spans them

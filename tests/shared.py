@@ -28,6 +28,13 @@ def drawn(folder):
     return sorted(f for f in folder.iterdir() if f.suffix in (".svg", ".png", ".csv"))
 
 
+def page_facts(page, **more):
+    "The facts of a small page of learning curves."
+    facts = dict(page=page, template="learning_curves", title=f"About {page}", subtitle="two seeds", parameters=dict(name=page), files=[],
+                 notes=["50 images"], rounds=None, cells=[], machines=[], timed=False, verdicts=[])
+    return facts | more
+
+
 @contextmanager
 def cold_kernels():
     "Within, kernels start as by a figure's own command, with nothing imported."

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from initpools.core import UserError, lookup
-from initpools.figure import check_names, read_parameters, run_figure, templates
-from shared import cold_kernels, drawn, same_files, same_twice
+from initpools.figure import check_names, read_parameters, run_figure, templates, write_facts
+from shared import cold_kernels, drawn, page_facts, same_files, same_twice
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = dict(name="smoke_learning_curves", samplers=["random", "kmeans"], strategies=["random", "min_margin"], seeds=2, initial=10, budget=10, queries=1, pretext_epochs=1, workers=1)
@@ -190,13 +190,14 @@ def test_redrawing_trains_nothing_and_spoils_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
     (tmp_path/"figures").mkdir()
     for name in ("nbs", "settings.ini"): (tmp_path/name).symlink_to(ROOT/name)
-    cell = lambda text, *tags: dict(cell_type="code", source=text, metadata=dict(tags=tags), outputs=[])
     for name, given, template in (("curves", dict(SMOKE, seeds=1), "learning_curves"), ("page", dict(datasets={"digits": [20]}, epochs=7), "audit_best_weights")):
-        cells = [dict(cell_type="markdown", source=f"# {name}", metadata={}), cell("\n".join(f"{k} = {v!r}" for k, v in given.items()), "injected-parameters"), cell(f'check_parameters(globals(), "{template}")')]
-        (tmp_path/"figures"/f"{name}.ipynb").write_text(json.dumps(dict(cells=cells)))
+        write_facts(page_facts(name, template=template, parameters=given), tmp_path/"figures")
+        (tmp_path/"figures"/f"{name}.ipynb").write_text("a notebook, which nobody reads")
+    (tmp_path/"figures"/"mute.ipynb").touch()
     before, said, here = {f.name: f.read_bytes() for f in (tmp_path/"figures").iterdir()}, [], os.getcwd()
     redraw(tmp_path, said.append)
     assert os.getcwd() == here
     assert {n: (tmp_path/"figures"/n).read_bytes() for n in before} == before
-    assert all("was left as it is" in line and "by its own command" in line for line in said) and len(said) == 2, said
+    assert "mute.ipynb has no mute.json" in (tmp_path/"figures"/"README.md").read_text()
+    assert all("was left as it is" in line and "by its own command" in line for line in said) and len(said) == 3, said
     assert not os.environ["INITPOOLS_REDRAW"] and not list((tmp_path/"data").rglob("*.jsonl"))

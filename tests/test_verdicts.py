@@ -9,18 +9,17 @@ import pandas as pd
 import pytest
 import yaml
 
-from initpools.figure import run_figure
-from initpools.gallery import judgements, score
+from initpools.figure import read_facts, run_figure
+from initpools.gallery import score
 from initpools.low_budget import low_budget_claims
 from initpools.statistics import claims, curve_areas, differences, interval, verdict
-from shared import drawn
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = "direction holds, size differs"
 
 
 def numbers(page): return pd.read_csv(ROOT/"figures"/f"{page}.csv")
-def page(name): return json.loads((ROOT/"figures"/f"{name}.ipynb").read_text())
+def facts(name): return read_facts(ROOT/"figures"/f"{name}.ipynb")
 
 
 @pytest.mark.parametrize("claim", ["same", "not above"])
@@ -77,20 +76,17 @@ def test_a_lead_of_a_point_and_a_bit_is_open():
 def test_published_pages_say_what_their_numbers_say():
     "No page keeps a verdict that today's rule would not give."
     for name in ("figure_2", "figure_4", "figure_5", "figure_8", "figure_9"):
-        (head, rows), = judgements(page(f"{name}_quick"))
         fresh = claims(numbers(f"{name}_quick"), name, classes=200 if name == "figure_4" else 10)
-        assert head == list(fresh.columns) and rows == fresh.values.tolist()
+        assert facts(f"{name}_quick")["verdicts"] == fresh.to_dict("records")
     for f in sorted((ROOT/"figures").glob("low_budget_*.csv")):
-        (head, rows), = judgements(page(f.stem))
-        fresh = low_budget_claims(pd.read_csv(f))
-        assert head == list(fresh.columns) and rows == fresh.values.tolist(), f.stem
+        assert facts(f.stem)["verdicts"] == low_budget_claims(pd.read_csv(f)).to_dict("records"), f.stem
 
 
 def test_settings_and_limits_are_not_tallied_as_findings():
-    (head, rows), = judgements(page("table_1"))
-    assert score(page("table_1")) == Counter() and sum(r[head.index("ours agrees?")] == "yes" for r in rows) == 44
-    assert score(page("figure_4_quick")) == Counter(limits=8)
-    assert score(page("figure_5_quick")) == Counter({SIZE: 1, "open": 1})
+    table = facts("table_1")
+    assert score(table) == Counter() and sum(r["ours agrees?"] == "yes" for r in table["verdicts"]) == 44
+    assert score(facts("figure_4_quick")) == Counter(limits=8)
+    assert score(facts("figure_5_quick")) == Counter({SIZE: 1, "open": 1})
     tally = (ROOT/"figures"/"README.md").read_text().split("## What became of the statements")[1].split("\n## ")[0]
     assert "Table 1: " not in tally and "at a floor or ceiling" in tally and "in direction, not in size" in tally
 
@@ -108,11 +104,8 @@ def test_a_committee_is_compared_with_a_passive_committee(tmp_path, monkeypatch)
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
     asked = ["coreset", "coreset_projection", "ens_lc"]
     small = dict(name="smoke_verdicts", strategies=asked, seeds=2, initial=10, budget=10, queries=1, workers=1)
-    try:
-        out = run_figure("strategies", small, tmp_path/"page.ipynb").read_text()
-        frame = pd.read_csv(ROOT/"figures"/"smoke_verdicts.csv")
-    finally:
-        for file in drawn("smoke_verdicts"): file.unlink()
+    out = run_figure("strategies", small, tmp_path/"page.ipynb").read_text()
+    frame = pd.read_csv(tmp_path/"smoke_verdicts.csv")
     assert "Added, to compare with: Passive learning, Passive, three networks." in out
     assert "Core-set (projection) bought the same images as Core-set (greedy) in every round of every seed" in out
     against = dict(frame[["strategy", "against"]].dropna().drop_duplicates().values)
