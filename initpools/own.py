@@ -210,10 +210,14 @@ def _read(place):
 
 def _imported(place):
     "A module by its name."
-    try: return importlib.import_module(place)
+    before = list(sys.path)
+    try:
+        sys.path.append(str(Path.cwd())) # a console command does not look here by itself
+        return importlib.import_module(place)
     except Exception as e:
         raise UserError(f"{place} cannot be imported here ({type(e).__name__}: {e}): "
                         "install it, or give the path of a file, FILE.py:NAME.") from e
+    finally: sys.path[:] = before
 
 def _member(module, place, what):
     "What a module holds under a name."
