@@ -9,7 +9,7 @@ __all__ = ['HEIF_FILES', 'IMAGE_FILES', 'ERRNO', 'HEIF_BRANDS', 'OPENING', 'SCAL
            'read_torchvision', 'read_npz', 'named_like_image', 'class_folders', 'image_files', 'printable',
            'list_folder', 'unopened', 'Unread', 'reads_heif', 'opened', 'is_deep', 'own_range', 'as_rgb', 'turn',
            'in_strips', 'picture', 'decode', 'tell', 'decode_all', 'set_apart', 'read_folder', 'unlabelled',
-           'read_tiny_imagenet', 'read_cifar10', 'on_disk', 'folder_and_size', 'read', 'load']
+           'read_tiny_imagenet', 'read_cifar10', 'on_disk', 'folder_and_size', 'read', 'load', 'own_dataset']
 
 # %% ../nbs/10_datasets.ipynb #34f6b446
 import errno, hashlib, json, os, re, stat, threading, unicodedata, warnings
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from .core import UserError, data_root, digest, lookup, stream
+from .own import call_own, find_own, is_own
 from .subsets import long_tail, stratified
 
 # %% ../nbs/10_datasets.ipynb #2bd54189
@@ -488,13 +489,26 @@ def read(
 
 # %% ../nbs/10_datasets.ipynb #e73ff4c3
 def load(
-    name:str, # a name of DATASETS, perhaps with _lt or _lt100 behind; npz:FILE; folder:DIR or folder:DIR@SIZE
+    name:str, # a name of DATASETS, perhaps with _lt or _lt100 behind; npz:FILE; folder:DIR or folder:DIR@SIZE; my_data.py:load_it
     root:str|Path=None, # data root; default: INITPOOLS_DATA, else data/
 )->Dataset:
     "A data set by its name."
+    if name not in DATASETS and is_own(name): return own_dataset(name)
     match = re.fullmatch(r"([^:]+?)_lt(\d*)", name) if name not in DATASETS else None
     base, tail = match.groups() if match else (name, None)
     (train, test, *skipped), stats = read(base, data_root(root))
     if tail is not None: train = train[long_tail(train.y.numpy(), int(tail or 50), stream("long tail", name))]
     mean, std = stats or channel_statistics(train.x)
     return Dataset(name, train, test, tuple(mean), tuple(std), *skipped)
+
+# %% ../nbs/10_datasets.ipynb #ec386311
+def own_dataset(
+    name:str, # FILE.py:NAME, package.module:NAME, or a registered function's name
+)->Dataset:
+    "What a function of one's own loads."
+    given, name = call_own(name), find_own(name).name
+    if isinstance(given, Dataset): return replace(given, name=name)
+    if not (isinstance(given, tuple) and [type(part) for part in given] == [Images, Images]):
+        raise UserError(f"{name} gives a {type(given).__name__}: it has to give a Dataset, or training and test "
+                        "images as pair(x, y, classes) of initpools.datasets makes them.")
+    return Dataset(name, *given, *channel_statistics(given[0].x))

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'Net', 'resnet', 'vgg16', 'conv', 'WideBlock', 'groups', 'wide_resnet', 'shake', 'ShakeShortcut',
-           'ShakeBlock', 'shake_shake', 'small_cnn', 'mlp', 'linear', 'build']
+           'ShakeBlock', 'shake_shake', 'small_cnn', 'mlp', 'linear', 'model_of', 'build']
 
 # %% ../nbs/20_models.ipynb #30d2c384
 import torch
 from torch import nn
 
 from .core import UserError, lookup
+from .own import find_own, is_own
 
 # %% ../nbs/20_models.ipynb #f78d53b5
 class Net(nn.Module):
@@ -203,6 +204,13 @@ MODELS = { # name -> function(channels, size) -> backbone, width
     "linear": linear,
 }
 
+# %% ../nbs/20_models.ipynb #0a18cd93
+def model_of(
+    name:str, # an entry of MODELS, FILE.py:NAME, package.module:NAME, or a registered function's name
+): # function(channels, size) -> backbone, width
+    "What builds a backbone."
+    return find_own(name).value if name not in MODELS and is_own(name) else lookup("model", name, MODELS)
+
 # %% ../nbs/20_models.ipynb #cc99fe7c
 def build(
     name:str, # an entry of MODELS
@@ -214,5 +222,5 @@ def build(
 )->Net: # with fresh weights from torch's generator
     "A network by its name."
     if classes < 2: raise UserError(f"A classifier needs at least 2 classes; these images have {classes}.")
-    backbone, width = lookup("model", name, MODELS)(channels, size)
+    backbone, width = model_of(name)(channels, size)
     return Net(backbone, width, classes, dropout, projection).to(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Callable
 
 from ..core import UserError, lookup
-from ..own import FACTS, find_own, is_own, place_of, register, script, short_name
+from ..own import FACTS, find_own, is_own, name_of, place_of, script, short_name
 from ..pretext import PRETEXTS
 from ..pretext.sources import Source, sources
 from .adversarial import PAPER, RELEASED, Critic, LossRanker
@@ -268,9 +268,7 @@ def rule_name(
     what, # a rule's name, or a function of this notebook
 )->str: # one's own with its mark
     "The name that a run keeps."
-    if callable(what): return register(what)
-    if what in RULES or not is_own(what): return what
-    return find_own(what).name
+    return name_of(what, RULES)
 
 def _guarded(select, name):
     "A rule of one's own whose errors are sentences."
