@@ -146,6 +146,7 @@ def in_processes(
         leash.close()
     return [outcomes[i] for i in range(len(shares))]
 
+# %% ../../nbs/84_execute.ipynb #23fa5539
 @contextmanager
 def on_leash(leash):
     "End the workers at once where an error or Ctrl-C leaves the block: the pool would wait for all they have to do."
@@ -271,6 +272,7 @@ def held_by(
     counts = [f"{n} runs are" if (n := len(group)) > 1 else "1 run is" for group in groups.values()]
     return "; ".join(f"{count} with {name_holder(one)}" for count, one in zip(counts, first))
 
+# %% ../../nbs/84_execute.ipynb #b8b081f5
 def refuse(
     errors:list, # exceptions that stopped shares
 ):

@@ -62,7 +62,7 @@ def cost_text(
     if not c["rounds"]: return f"{name}: 0 of {c['of']:,} rounds"
     return f"{name}: {c['rounds']:,} of {c['of']:,} rounds; {c['images_s']:,.0f} training images a second; {c['spent'] / 60:,.1f} minutes so far, the whole figure about {c['whole'] / 60:,.1f}"
 
-# %% ../../nbs/87_fill.ipynb #d08b7cfa
+# %% ../../nbs/87_fill.ipynb #de5b58f9
 class TimeUp(Exception): "The time limit has passed."
 
 def check_minutes(
@@ -72,6 +72,7 @@ def check_minutes(
     if not minutes > 0: # nan is not above 0 either
         raise UserError(f"{minutes:g} minutes are no time limit: give a number above 0, such as 25.")
 
+# %% ../../nbs/87_fill.ipynb #d08b7cfa
 def fill(
     plans:dict, # name -> list of Run, the most wanted first
     store:Store, # where rounds are found and kept
