@@ -32,10 +32,11 @@ def lookup(
     "The entry `name` of `table`, or an error with the nearest valid names."
     if isinstance(name, str) and name in table: return table[name]
     near = difflib.get_close_matches(str(name), table, n=3, cutoff=0.5)
-    if near: help = f"Did you mean {' or '.join(map(repr, near))}?"
-    elif kind in LISTED: help = f"`initpools list {LISTED[kind]}` prints the {len(table)} valid names."
-    else: help = f"Valid: {', '.join(table)}."
-    raise UserError(f"There is no {kind} {name!r}. {help}")
+    near += [n for n in table if len(str(name)) > 2 and str(name) in n and n not in near] # a part of a name
+    help = [f"Did you mean {' or '.join(map(repr, near[:3]))}?"] * bool(near)
+    if kind in LISTED and not near: help.append(f"`initpools list {LISTED[kind]}` prints the {len(table)} valid names.")
+    if kind not in LISTED and (not near or len(table) < 9): help.append(f"Valid: {', '.join(table)}.")
+    raise UserError(f"There is no {kind} {name!r}. {' '.join(help)}")
 
 # %% ../nbs/00_core.ipynb #af5e449a
 def check_budget(

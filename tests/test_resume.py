@@ -84,6 +84,8 @@ def test_workers_end_with_their_execution(number, whole, tmp_path):
     p = begin(store.folder, SEEDS, 20, "processes")
     stopped(p, store, number)
     assert p.returncode == -number and store.verify() == {}
+    many = small_grid(SEEDS, 20)
+    assert sum(len(store.rounds(run)) for run in many) < 21 * len(many), "stopped, and not done to the end first"
     if number == signal.SIGKILL: goes_on_at_once(store)
 
 

@@ -159,6 +159,7 @@ def in_processes(
         leash.close()
     return [outcomes[i] for i in range(len(shares))]
 
+# %% ../../nbs/84_execute.ipynb #23fa5539
 @contextmanager
 def on_leash(leash):
     "End the workers at once where an error or Ctrl-C leaves the block: the pool would wait for all they have to do."

@@ -62,7 +62,7 @@ def cost_text(
     if not c["rounds"]: return f"{name}: 0 of {c['of']:,} rounds"
     return f"{name}: {c['rounds']:,} of {c['of']:,} rounds; {c['images_s']:,.0f} training images a second; {c['spent'] / 60:,.1f} minutes so far, the whole figure about {c['whole'] / 60:,.1f}"
 
-# %% ../../nbs/87_fill.ipynb #d08b7cfa
+# %% ../../nbs/87_fill.ipynb #de5b58f9
 class TimeUp(Exception): "The time limit has passed."
 
 def check_minutes(
