@@ -47,8 +47,7 @@ class Progress:
 
     def text(self):
         "The line."
-        passed = time.perf_counter() - self.start
-        rest = self.total - self.found - self.done
+        passed, rest = time.perf_counter() - self.start, self.total - self.found - self.done
         left = f", {(time.perf_counter() - self.begun) / self.done * rest:.0f} s left" if self.done > 1 and rest else ""
         where = found_where(self.found, self.published)
         return f"{self.found + self.done}/{self.total} rounds: {self.done} done in {passed:.0f} s, {where}{left}{self.note}"
@@ -59,21 +58,21 @@ class Progress:
         self.done += n; self.note = f" | {note}" if note else ""
         if self.quiet or (n and time.perf_counter() - self.shown < .2 and self.found + self.done < self.total): return
         self.shown = time.perf_counter()
-        notebook = "ipykernel" in sys.modules or "execnb" in sys.modules
-        if notebook: self._show()
-        if not notebook: self._print(sys.stderr)
-        elif terminal := os.environ.get("INITPOOLS_TERMINAL"):
-            with open(terminal, "w") as out: self._print(out)
+        if "ipykernel" not in sys.modules and "execnb" not in sys.modules: return self._print(sys.stderr)
+        self._show()
+        if not (terminal := os.environ.get("INITPOOLS_TERMINAL")): return
+        with open(terminal, "w") as out: self._print(out)
 
     def _print(self, out):
-        end = "\n" if self.found + self.done == self.total and not self.note else ""
+        over = self.found + self.done == self.total and not self.note
         self.width = max(100, self.width, len(text := self.text())) # what was longer is wiped out
-        print(f"\r{text:{self.width}}", end=end, file=out, flush=True)
+        print(f"\r{text:{self.width}}", end="\n" * over, file=out, flush=True)
 
     def _show(self):
         from IPython.display import display
-        if self.handle is None: self.handle = display({"text/plain": self.text()}, raw=True, display_id=True)
-        elif self.handle: self.handle.update({"text/plain": self.text()}, raw=True)
+        line = {"text/plain": self.text()}
+        if self.handle: self.handle.update(line, raw=True)
+        self.handle = self.handle or display(line, raw=True, display_id=True)
 
 # %% ../../nbs/84_execute.ipynb #3c4552cd
 def in_this_process(
