@@ -55,6 +55,9 @@ class Dataset:
     std: tuple # a channel, in [0, 1]
     skipped: tuple = () # files that could not be read, each with the reason
 
+    @property
+    def images(self): return self # what a feature set has beside its rows
+
     @cached_property
     def fingerprint(self): # -> str
         "A hash of all pixels and labels."

@@ -58,7 +58,7 @@ def prepared_rows(
                 out[s] = rows if axes is None else rows @ axes
             out.flush()
             part.rename(file)
-    return np.load(file, mmap_mode="r")
+    return np.load(file, mmap_mode="c") # shared, and nobody can change the file
 
 # %% ../nbs/41_feature_sets.ipynb #cd2aceb1
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from contextlib import nullcontext
 from initpools.figure import run_figure
 from initpools.kernels import warm_kernels
 with warm_kernels("initpools.lab.execute") if sys.argv[2] == "warm" else nullcontext():
-    run_figure("learning_curves", dict(name="stopped", seeds=20, executor=sys.argv[3], workers=2), sys.argv[1])
+    run_figure("learning_curves", dict(name="stopped", samplers=["random"], seeds=60, anew=True, executor=sys.argv[3], workers=2), sys.argv[1])
 """
 
 
@@ -102,5 +102,5 @@ def test_places_that_a_figure_cannot_go_to(params, out, says, tmp_path):
 def test_pictures_go_where_the_notebook_goes(tmp_path):
     before = {f.name for f in (ROOT/"figures").iterdir()}
     run_figure("table_1", dict(name="elsewhere"), tmp_path/"deep"/"page.ipynb")
-    assert {f.name for f in (tmp_path/"deep").iterdir()} == {"page.ipynb", *(f"elsewhere.{e}" for e in ("svg", "png", "csv"))}
+    assert {f.name for f in (tmp_path/"deep").iterdir()} == {"page.ipynb", "page.json", *(f"elsewhere.{e}" for e in ("svg", "png", "csv"))}
     assert before == {f.name for f in (ROOT/"figures").iterdir()}

@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from queue import SimpleQueue
 from threading import Thread
 
-from ..active import learn_many
+from ..active import learn_many, learner_of
 from ..core import UserError, canonical, holder, name_holder, pick_device
 from .cluster import on_cluster
 from .store import Store
@@ -203,7 +203,7 @@ def execute(
     workers:int=0, # local processes; 0 for one a core, or none on a GPU
     device:str="auto", # where to compute
     precision:str="auto", # "auto", "bf16" or "fp32"
-    cohort:int=0, # groups that train together; 0 for 1 on a CPU and 8 on a GPU
+    cohort:int=0, # groups that train together; 0 for 8 on a GPU and on a CPU 1, or 16 on frozen features
     threads:int=1, # of each worker; another number may change the last digits of a training
     root=None, # data root
     quiet:bool=False, # no progress line
@@ -214,11 +214,11 @@ def execute(
     store, here = store or Store(), pick_device(device)
     engine, workers = pick_executor(executor, workers, here.startswith("cuda"))
     remote = engine not in ("local", "processes")
-    cohort = cohort or (8 if here.startswith("cuda") and not remote else 1)
+    cohort = cohort or (8 if here.startswith("cuda") and not remote else learner_of(runs[0].recipe).together)
     also = str(store.also.folder.resolve()) if store.also else ""
     how = How(str(store.folder.resolve()), root and str(root), device if remote else here, precision, cohort, threads, () if engine == "local" else shipped(owned(runs)), also, learn)
-    prints = {name: load_once(name, root, here if engine == "local" else "cpu").fingerprint for name in dict.fromkeys(run.dataset for run in runs)}
-    stored = {run.key: len(store.rounds(run, prints[run.dataset])) for run in runs}
+    prints = {name: load_once(name, root, here if engine == "local" else "cpu").fingerprint for name in dict.fromkeys(run.world for run in runs)}
+    stored = {run.key: len(store.rounds(run, prints[run.world])) for run in runs}
     progress = Progress(sum(len(run.budgets) for run in runs), sum(stored.values()), quiet, store.borrowed(runs, prints))
     progress.step()
     todo, errors, patience = [run for run in runs if stored[run.key] < len(run.budgets)], [], Patience(store)

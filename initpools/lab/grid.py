@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUICK_BUDGET', 'CHOICES', 'OWN_TOO', 'OFFICIAL', 'count', 'make_budgets', 'shrink', 'is_given', 'given_recipe',
-           'choose_recipe', 'change', 'one_network', 'pool_source', 'versions_of', 'each_pool_once', 'grid',
-           'check_axes']
+           'choose_recipe', 'head_recipe', 'change', 'one_network', 'pool_source', 'versions_of', 'each_pool_once',
+           'grid', 'check_axes']
 
 # %% ../../nbs/80_grid.ipynb #5d3c173e
 from dataclasses import fields, replace
@@ -16,11 +16,12 @@ from ..active import START, Run
 from ..augment import AUGMENTS
 from ..core import UserError, lookup
 from ..datasets import DATASETS
+from ..heads import ALL_VIEWS, HEAD_RECIPES, HEAD_VIEWS, Head
 from ..models import MODELS
 from ..own import is_own, name_of, own_value
 from ..pretext import epochs_each
 from ..pretext.sources import parse_source, source_task
-from ..rules.table import find_rule
+from ..rules.table import FREE, find_rule
 from ..samplers import canonical_pool, sampler_of
 from ..strategies import canonical_strategy, query_source, strategy_of
 from ..terms import TERMS
@@ -102,8 +103,26 @@ def choose_recipe(
     name = recipe if recipe != "auto" else "digits" if base == "digits" else "quick" if quick else base if base in RECIPES else "cifar10"
     if quick and recipe != "auto" and base != "digits" and (model := lookup("recipe", recipe, RECIPES).model).startswith("resnet"):
         raise UserError(f"quick asks for the small network, and recipe {recipe!r} for {model}: leave one of them out.")
+    if name in HEAD_RECIPES: raise UserError(f"Recipe {name!r} sees features: say of which network by features=, for instance features=efficientnet_lite0@96.")
     lookup("recipe", name, RECIPES)
     return released(name) if fidelity == "official" else RECIPES[name]
+
+# %% ../../nbs/80_grid.ipynb #72dc3c8c
+def head_recipe(
+    recipe, # an entry of HEAD_RECIPES, or "auto"
+    strategies, # as runs keep them
+)->Head:
+    "The recipe of a grid on frozen features; refuses queries that it cannot answer."
+    how = lookup("recipe for frozen features", "probe" if recipe == "auto" else recipe, HEAD_RECIPES)
+    for s in strategies:
+        rule, source = strategy_of(s), query_source(s)
+        given = HEAD_VIEWS.get(how.model, ALL_VIEWS) | FREE | set(source.gives if source else ())
+        missing = sorted(set(rule.reads) - given)
+        if rule.terms or missing:
+            why = "changes the training of a network" if rule.terms else f"reads {', '.join(missing)}"
+            raise UserError(f"The strategy {s!r} {why}, which recipe {how.model!r} on frozen features has not: "
+                            "leave it out, or train a network.")
+    return how
 
 # %% ../../nbs/80_grid.ipynb #dc0953e8
 CHOICES = dict(model=MODELS, augment=AUGMENTS, terms=TERMS, keep=KEEP, start=START,
@@ -131,7 +150,7 @@ def change(
 )->Recipe:
     "A recipe with some of its fields changed."
     if not isinstance(changes, dict): raise UserError(f"Changes of a recipe are given as {{field: value}}, such as {{terms: fixmatch}}; {changes!r} is none.")
-    known = {f.name: f.default for f in fields(Recipe)}
+    known = {f.name: f.default for f in fields(recipe) if f.name in CHOICES or not isinstance(f.default, tuple)}
     for name in changes: lookup("field of a recipe", name, known)
     return replace(recipe, **{name: _fitting(name, value, known[name]) for name, value in changes.items()})
 
@@ -186,6 +205,8 @@ def grid(
     quick:bool=False, # small network, short pretext tasks, no validation split
     fidelity:str="paper", # "paper" (the text) or "official" (the released code)
     changes:dict=None, # fields of the recipe that shall differ, as for `change`
+    features:str="", # what recipes on frozen features see, as for `feature_set`; empty: networks on images
+    components:int=0, # leading directions of these features that are kept; 0: all
 )->list: # of Run
     "All runs of a figure."
     if fidelity not in ("paper", "official"): raise UserError(f"fidelity is 'paper' or 'official', not {fidelity!r}.")
@@ -196,13 +217,14 @@ def grid(
     if quick: budgets = shrink(budgets)
     if (spare := n - (0 if quick else count(validation, n))) < sum(budgets): raise UserError(f"The budgets add up to {sum(budgets)} images, but only {spare} are left beside the validation split: ask for fewer.")
     dataset, val = name_of(dataset, DATASETS), 0 if quick else count(validation, n)
-    how = change(choose_recipe(dataset, recipe, quick, fidelity), changes or {})
+    base = head_recipe(recipe, strategies) if features else choose_recipe(dataset, recipe, quick, fidelity)
+    how = change(base, changes or {})
     dropout = one_network([strategy_of(s).dropout for s in strategies], official)
     def task(source, seed):
         seed = 0 if official else seed
         return source and source_task(source, dataset, n, quick, pretext_epochs, fidelity, seed)
     runs = [Run(dataset, sampler, strategy, seed, budgets, how, task(pool_source(sampler), seed), val, .5 * drop,
-                query_task=task(query_source(strategy), seed), versions=versions_of(sampler, strategy))
+                query_task=task(query_source(strategy), seed), versions=versions_of(sampler, strategy), features=features, components=components)
             for seed, sampler, (strategy, drop) in product(range(seeds), samplers, zip(strategies, dropout))]
     return each_pool_once(runs)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'PARTIAL', 'result', 'to_round', 'to_run', 'Sound', 'read_sound', 'sound_part', 'read_bundled',
-           'is_published', 'Store', 'find', 'sound', 'rounds', 'add', 'set_aside', 'claim', 'claim_file', 'sweep',
-           'frame', 'held', 'borrowed', 'published', 'verify', 'bundle_damage', 'export', 'diff', 'diff_text']
+           'is_published', 'Store', 'find', 'sound', 'rounds', 'add_all', 'add', 'set_aside', 'claim', 'claim_file',
+           'sweep', 'frame', 'held', 'borrowed', 'published', 'verify', 'bundle_damage', 'export', 'diff', 'diff_text']
 
 # %% ../../nbs/81_store.ipynb #396336ca
 import json, os, time, warnings
@@ -17,6 +17,7 @@ from ..active import Round, Run
 from ..core import Unwritable, UserError, canonical, data_root, hold, repo_root, write_atomic
 from .lines import DROPPED, LEFT_OUT, SLIM, Bundle, open_bundles, seal, slim_records, unseal
 from ..pretext.core import Task
+from ..heads import Head
 from ..trainer import Recipe
 
 # %% ../../nbs/81_store.ipynb #81b1d5f8
@@ -43,7 +44,8 @@ def to_run(
     facts:dict, # the run in a file's first line
 )->Run:
     "A run from its record."
-    recipe = Recipe(**{**facts["recipe"], "augment": tuple(facts["recipe"]["augment"])})
+    how = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["recipe"].items()}
+    recipe = (Head if facts.get("features") else Recipe)(**how)
     tasks = {name: facts[name] and Task(**facts[name]) for name in ("task", "query_task") if name in facts}
     lists = {name: tuple(facts[name]) for name in ("budgets", "versions") if name in facts}
     return Run(**{**facts, **lists, **tasks, "recipe": recipe})
@@ -203,21 +205,26 @@ def rounds(self:Store,
 Store.sound, Store.rounds = sound, rounds
 
 # %% ../../nbs/81_store.ipynb #6ff480f3
-def add(self:Store,
+def add_all(self:Store,
     run:Run, # which run
-    r:Round, # its next round
+    rounds:list, # its next rounds, each with how it was made: device, versions, ...
     fingerprint:str, # of its data
-    made:dict=None, # how: device, versions, ...
 ):
-    "Add a finished round to its run's file."
+    "Add finished rounds to their run's file, in one write."
     old, file = self.sound(run, fingerprint), self.file(run)
     if old.head and old.head.get("slim"): raise UserError(SLIM)
-    if len(old.records) != r.index: raise UserError(f"Round {r.index} of run {run.key} was offered, but {len(old.records)} rounds are stored: another process writes the same run.")
-    head = old.lines or [seal(dict(schema=SCHEMA, run=run, key=run.key, data=fingerprint))]
-    record = seal(dict(result=result(r), made={**(made or {}), "seconds": r.seconds, "select_mb": r.memory, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}))
-    with self._writing(f"Round {r.index} of run {run.key}"):
+    lines = old.lines or [seal(dict(schema=SCHEMA, run=run, key=run.key, data=fingerprint))]
+    for n, (r, made) in enumerate(rounds, len(old.records)):
+        if r.index != n: raise UserError(f"Round {r.index} of run {run.key} was offered, but {n} rounds are stored: another process writes the same run.")
+        how = {**(made or {}), "seconds": r.seconds, "select_mb": r.memory, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        lines = [*lines, seal(dict(result=result(r), made=how))]
+    with self._writing(f"Round {rounds[-1][0].index} of run {run.key}"):
         if old.damage or old.place != file: self.set_aside(run.key)
-        write_atomic(file, "\n".join([*head, record, ""]).encode())
+        write_atomic(file, "\n".join([*lines, ""]).encode())
+
+def add(self:Store, run:Run, r:Round, fingerprint:str, made:dict=None):
+    "Add a finished round to its run's file."
+    self.add_all(run, [(r, made)], fingerprint)
 
 def set_aside(self:Store,
     key:str, # of a run, whose file is about to be replaced by another
@@ -231,7 +238,7 @@ def _writing(self, what):
     "One sentence for a disk that is full or may not be written."
     try: yield
     except (OSError, Unwritable) as e: raise UserError(f"{what} cannot be written to {self.folder} ({e.strerror}). Finished rounds are safe; make room or choose another store, and start again.") from e
-Store.add, Store.set_aside, Store._writing = add, set_aside, _writing
+Store.add, Store.add_all, Store.set_aside, Store._writing = add, add_all, set_aside, _writing
 
 # %% ../../nbs/81_store.ipynb #ff1f15ca
 @contextmanager
@@ -318,7 +325,7 @@ def borrowed(
 )->int:
     "How many finished rounds of some runs come from the store beside this one."
     if not self.also: return 0
-    found = [self.find(run.key, (prints or {}).get(run.dataset)) for run in runs]
+    found = [self.find(run.key, (prints or {}).get(run.world)) for run in runs]
     return sum(len(s.records) for s in found if s.head and s.place.parent != self.folder)
 Store.held, Store.borrowed = held, borrowed
 
