@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'TABLES', 'stores', 'Folder', 'Bundle', 'REFUSED', 'Stoppable', 'say_version', 'common', 'figure', 'own_data',
-           'choose', 'list_names', 'print_parameters', 'open_store', 'ls', 'verify', 'gc', 'export', 'pack_records',
-           'unpack_records', 'fill', 'diff', 'main']
+           'choose', 'list_names', 'print_parameters', 'check', 'open_store', 'ls', 'verify', 'gc', 'export',
+           'pack_records', 'unpack_records', 'fill', 'diff', 'main']
 
 # %% ../nbs/96_cli.ipynb #97b7ab8b
 import errno, os, sys
@@ -130,6 +130,17 @@ def print_parameters(
     import papermill
     for name, p in papermill.inspect_notebook(str(template)).items():
         print(f"{name:16} {p['default']:24} {p['help']}".rstrip())
+
+# %% ../nbs/96_cli.ipynb #d511cc84
+@app.command()
+def check(
+    rule:Annotated[str, typer.Argument(help="my_rules.py:my_rule, my_package.rules:my_rule, or a name of `initpools list rules`")],
+):
+    "Put a rule to the contract that the book's own rules keep."
+    from initpools.contract import check_rule
+    found = check_rule(rule)
+    for case, what, wrong in found: print(f"{case:40} {what:20} {wrong or 'holds'}")
+    if any(wrong for *_, wrong in found): raise typer.Exit(1)
 
 # %% ../nbs/96_cli.ipynb #8469cb4c
 stores = typer.Typer(no_args_is_help=True, help="Look into a store of records: ls, verify, gc, export, pack, unpack.")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'HEAD_RECIPES', 'HEAD_VIEWS', 'ALL_VIEWS', 'Rows', 'Head', 'HeadFit', 'fit_stacked', 'fit_regularised',
-           'fit_nearest', 'fit_heads', 'head_scores', 'measure_heads', 'head_views', 'drop_features', 'head_state']
+           'fit_nearest', 'head_scores', 'fit_heads', 'measure_heads', 'head_views', 'drop_features', 'head_state']
 
 # %% ../nbs/28_heads.ipynb #dec6d2ef
 import time
@@ -81,21 +81,7 @@ def fit_nearest(recipe, rows, sets, names):
 HEADS = {"probe": fit_stacked, "tuned": fit_regularised, "nn": fit_nearest} # name -> function(recipe, rows, sets, names)
 HEAD_RECIPES = {name: Head(name) for name in HEADS}
 
-def fit_heads(
-    recipe:Head, # how to train
-    rows:Rows, # the training part
-    sets:list, # of index arrays into it; a classifier each
-    names:list, # of tuples: the streams of randomness, a classifier each
-)->list: # of HeadFit
-    "Train one classifier for each set of labelled rows, together."
-    start, sets = time.perf_counter(), [np.asarray(s) for s in sets]
-    fits = lookup("head", recipe.model, HEADS)(recipe, rows, sets, names)
-    for f, s in zip(fits, sets):
-        if not f.near: f.losses = [float(F.cross_entropy(head_scores([f], rows.x[s])[:, 0], rows.y[s]))]
-    for f in fits: f.seconds = (time.perf_counter() - start) / len(fits)
-    return fits
-
-# %% ../nbs/28_heads.ipynb #326f605f
+# %% ../nbs/28_heads.ipynb #202f954e
 def head_scores(
     fits:list, # of HeadFit, of one recipe
     x:np.ndarray, # (n, d) rows of length 1
@@ -112,6 +98,22 @@ def _nearest_class(fit, x):
     of = torch.from_numpy(y[nearest(np.ascontiguousarray(rows), np.ascontiguousarray(x))])
     return F.one_hot(of, fit.classes).float()
 
+# %% ../nbs/28_heads.ipynb #b1054086
+def fit_heads(
+    recipe:Head, # how to train
+    rows:Rows, # the training part
+    sets:list, # of index arrays into it; a classifier each
+    names:list, # of tuples: the streams of randomness, a classifier each
+)->list: # of HeadFit
+    "Train one classifier for each set of labelled rows, together."
+    start, sets = time.perf_counter(), [np.asarray(s) for s in sets]
+    fits = lookup("head", recipe.model, HEADS)(recipe, rows, sets, names)
+    for f, s in zip(fits, sets):
+        if not f.near: f.losses = [float(F.cross_entropy(head_scores([f], rows.x[s])[:, 0], rows.y[s]))]
+    for f in fits: f.seconds = (time.perf_counter() - start) / len(fits)
+    return fits
+
+# %% ../nbs/28_heads.ipynb #326f605f
 def measure_heads(
     committees:list, # of lists of HeadFit, of one recipe; all equally large
     test:Rows, # the test part
@@ -145,7 +147,7 @@ def head_views(
     passes:int=25, # T
 )->dict: # view -> array, or function that computes it
     "What classifiers on frozen features say of a pool, to be computed when asked."
-    fit, views = fits[0], dict(features=x)
+    fit, views = fits[0], dict(features=x, projection=x) # what the last layer sees is what all of a head sees
     if fit.near: return views
     kept = {}
     def logits(): return kept.setdefault("logits", head_scores(fits[:1], x)[:, 0])
@@ -166,8 +168,9 @@ def drop_features(
     w = (fit.w * masks).flatten(0, 1) # (T * classes, d)
     return ((torch.from_numpy(np.ascontiguousarray(x)) @ w.T).view(len(x), passes, -1) + fit.b).softmax(2)
 
-HEAD_VIEWS = {"nn": {"features"}} # what a head says, where it is not all that `head_views` has
-ALL_VIEWS = {"features", "logits", "probs", "mc_probs", "member_probs"}
+# %% ../nbs/28_heads.ipynb #aa81046e
+HEAD_VIEWS = {"nn": {"features", "projection"}} # what a head says, where it is not all that `head_views` has
+ALL_VIEWS = {"features", "projection", "logits", "probs", "mc_probs", "member_probs"}
 
 def head_state(
     fits:list, # of HeadFit: the task model first, then the other members of a committee

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from initpools.contract import CHECKS, OF_RULES, all_cases, checks_for
+from initpools.core import UserError, stream
 from initpools.datasets import load
 from initpools.models import build
 from initpools.pretext import PRETEXTS
-from initpools.rules.table import FREE, GIVEN, RULES
+from initpools.rules.table import FREE, GIVEN
+from initpools.rules.table import RULES as TABLE
 from initpools.rules.views import model_state
 from initpools.samplers import SAMPLERS, canonical_pool, parse_pool
 from initpools.state import State
@@ -25,6 +27,7 @@ from initpools.contract import toy_model, toy_views as known
 CASES = all_cases()
 FIRST = {case.name.partition("@")[0]: case.name for case in reversed(CASES)} # one case stands for a rule where the source is nothing
 N, C, MODEL = 40, 4, toy_model()
+RULES = {case.name: (case.rule.select, case.labelled) for case in CASES if FIRST[case.name.partition("@")[0]] == case.name} # in each role once
 PAIRS = [(case, check) for case in CASES for check in checks_for(case) if check not in OF_RULES or FIRST[case.name.partition("@")[0]] == case.name]
 
 
@@ -40,18 +43,27 @@ def test_contract(case, check): CHECKS[check](case)
 def test_every_rule_meets_every_source():
     "A rule that can choose a first pool is tested with each entry of PRETEXTS that gives its views, and with no other."
     tested = {case.name for case in CASES if not case.labelled}
-    for name, rule in RULES.items():
+    for name, rule in TABLE.items():
         needs = set(rule.reads) - FREE
         first = needs <= GIVEN and (rule.members, rule.dropout, rule.terms) == (1, False, ())
         wanted = {f"{name}@{s}" for s, entry in PRETEXTS.items() if needs <= set(entry.gives)} if needs else {name}
         assert {t for t in tested if t.partition("@")[0] == name} == (wanted if first else set()), name
 
 
+@pytest.mark.parametrize("name, facts, says", [
+    ("badge", dict(reads=("probs",)), "no 'features'"), ("badge", dict(reads=("probs", "projection", "loss_rank")), "reads loss_rank and did not"),
+    ("hardest", dict(reads=("features",)), "no 'loss'"), ("deepfool", dict(reads=("model",)), "no 'images'")])
+def test_a_row_that_is_wrong_is_found(name, facts, says):
+    case, = [c for c in CASES if c.name in (f"{name}, query", f"{name}@vae")]
+    CHECKS["reads_what_it_says"](case)
+    with pytest.raises(UserError, match=says): CHECKS["reads_what_it_says"](replace(case, rule=replace(case.rule, **facts)))
+
+
 def test_aliases_are_pairs_of_the_table():
     assert len(SAMPLERS) == 35
     for alias, sampler in SAMPLERS.items():
         rule, source = parse_pool(alias)
-        assert rule == RULES[sampler.rule] and canonical_pool(f"{sampler.rule}@{sampler.source}".rstrip("@")) == alias
+        assert rule == TABLE[sampler.rule] and canonical_pool(f"{sampler.rule}@{sampler.source}".rstrip("@")) == alias
 
 
 @pytest.mark.parametrize("term", [t for t in TERMS if t.endswith("quick")])

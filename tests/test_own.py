@@ -227,3 +227,14 @@ def test_a_query_reads_a_source_in_every_round(here):
     assert asked[0] == asked[1] and asked[0][:2] != asked[2][:2]
     store = done([at], here/"store", "local")
     assert store.runs() == [at] and store.runs()[0].key == at.key
+
+
+def test_figures_take_them(here):
+    "By papermill, with names as a reader would write them."
+    from initpools.figure import run_figure
+    given = dict(dataset="my_data.py:load_it", seeds=1, initial=9, budget=9, queries=1, store=str(here/"store"), executor="local", device="cpu", root=str(here/"data"))
+    curves = run_figure("learning_curves", given | dict(name="curves", samplers=["random", "my_rules.py:central@pixels"], strategies=["my_rules.py:shy"],
+                                                        changes=dict(epochs=1, model="my_models.py:net")), here/"curves.ipynb")
+    assert "my_models.py:net#" in curves.read_text() and (here/"curves.svg").exists()
+    table = run_figure("strategies", given | dict(name="ranking", dataset="digits", strategies=["random", "my_rules.py:sure"]), here/"ranking.ipynb")
+    assert "Three are sure" in table.read_text() and (here/"ranking.svg").exists()

@@ -116,7 +116,7 @@ def head_recipe(
     how = lookup("recipe for frozen features", "probe" if recipe == "auto" else recipe, HEAD_RECIPES)
     for s in strategies:
         rule, source = strategy_of(s), query_source(s)
-        given = HEAD_VIEWS.get(how.model, ALL_VIEWS) | FREE | set(source.gives if source else ())
+        given = HEAD_VIEWS.get(how.model, ALL_VIEWS) | FREE - {"images"} | set(source.gives if source else ())
         missing = sorted(set(rule.reads) - given)
         if rule.terms or missing:
             why = "changes the training of a network" if rule.terms else f"reads {', '.join(missing)}"
