@@ -12,8 +12,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from .core import UserError, repo_root
-from .figure import declared, templates
-from .gallery import injected, template_of
+from .figure import read_facts, templates
 from .lab.bundles import check_back, neighbours, packable
 from .lab.lines import open_bundles, write_bundles
 from .lab.store import Store, is_published
@@ -24,8 +23,8 @@ def page_runs(
     root:Path=None, # the repository; default: found from the current folder
 )->list: # of Run; none where the page executes no grid
     "The runs that a page hands to `execute`."
-    page = json.loads(file.read_text())
-    template, wanted = templates(root)[template_of(page)], []
+    facts = read_facts(file)
+    template, wanted = templates(root)[facts["template"]], []
     cells = [c for c in json.loads(template.read_text())["cells"] if c["cell_type"] == "code"]
     sources = ["".join(c["source"]) for c in cells]
     last = max((i for i, s in enumerate(sources) if "execute(" in s), default=-1)
@@ -34,7 +33,7 @@ def page_runs(
     with patch("initpools.lab.execute.execute", note), redirect_stdout(io.StringIO()):
         for cell, source in zip(cells[:last + 1], sources):
             if not source.startswith("%%"): exec(_plain(source), space)
-            if "parameters" in cell["metadata"].get("tags", []): space.update(injected(page))
+            if "parameters" in cell["metadata"].get("tags", []): space.update(facts["parameters"])
     return wanted
 
 def _plain(source): return "\n".join(line for line in source.splitlines() if not line.startswith("%"))
@@ -46,8 +45,8 @@ def owners(
     "Which published page each run belongs to, store by store."
     pages = {}
     for file in sorted(((root or repo_root())/"figures").glob("*.ipynb")):
-        page = json.loads(file.read_text())
-        store, bench = injected(page).get("store"), template_of(page).startswith("benchmark")
+        facts = read_facts(file)
+        store, bench = facts["parameters"].get("store"), facts["template"].startswith("benchmark")
         if is_published(store) and not bench: pages.setdefault(store, {})[file.stem] = page_runs(file, root)
     found = {}
     for store, wanted in pages.items():
