@@ -57,7 +57,7 @@ def unpack(
     return frame.set_index(list(frame.columns[:deep])) if deep else frame
 
 # %% ../nbs/94_keep.ipynb #84536e69
-WHERE = {"name", "title", "store", "root", "device", "executor", "workers", "threads"} # parameters on which at most last digits hang
+WHERE = {"name", "title", "store", "root", "device", "executor", "workers", "threads", "anew"} # parameters on which at most last digits hang
 
 def content(
     value, # a parameter

@@ -301,7 +301,7 @@ def _made(head, record):
     run, made, found = head["run"], record["made"], record["result"]
     recipe = {**asdict(Recipe()), **run["recipe"]} # a record leaves out what it has by default
     picks = {k: found.get(k) for k in DROPPED}
-    return dict(**picks, slim=head.get("slim", False), passes=run["passes"], **{f"recipe_{k}": "+".join(v) if isinstance(v, (list, tuple)) else v for k, v in recipe.items() if k != "model"},
+    return dict(**picks, slim=head.get("slim", False), passes=run["passes"], **{f"recipe_{k}": "+".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in recipe.items() if k != "model"},
                 **{f"seconds_{k}": v for k, v in made["seconds"].items()}, **{k: v for k, v in made.items() if k not in ("seconds", "device")})
 Store.frame = frame
 
