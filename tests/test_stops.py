@@ -24,6 +24,13 @@ from initpools.kernels import warm_kernels
 with warm_kernels("initpools.lab.execute") if sys.argv[2] == "warm" else nullcontext():
     run_figure("learning_curves", dict(name="stopped", samplers=["random"], seeds=60, anew=True, executor=sys.argv[3], workers=2), sys.argv[1])
 """
+COMMAND = """
+import sys
+from initpools.cli import main
+sys.argv = ["initpools", "figure", "learning_curves", "-o", sys.argv[1], "-p", "name=stopped", "-p", "samplers=[random]",
+            "-p", "seeds=60", "-p", "anew=true", "-p", f"executor={sys.argv[3]}", "-p", "workers=2"]
+main()
+"""
 
 
 def marked(mark):
@@ -45,11 +52,11 @@ def wait_for(condition, seconds):
     return True
 
 
-def begin(folder, kernels, executor):
+def begin(folder, kernels, executor, code=FIGURE):
     "A figure under way: its process, and the mark of all that it starts; rounds have been stored."
     mark = uuid.uuid4().hex
     env = {**os.environ, "INITPOOLS_MARK": mark, "INITPOOLS_DATA": str(folder/"data"), "PYTHONPATH": str(ROOT)}
-    p = subprocess.Popen([sys.executable, "-c", FIGURE, str(folder/"page.ipynb"), kernels, executor], env=env, cwd=folder,
+    p = subprocess.Popen([sys.executable, "-c", code, str(folder/"page.ipynb"), kernels, executor], env=env, cwd=folder,
                          start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if not wait_for(lambda: list((folder/"data"/"store").glob("*.jsonl")) or p.poll() is not None, 120): p.kill()
     assert p.poll() is None, p.stdout.read()
@@ -68,12 +75,13 @@ def test_a_figure_that_is_ended_leaves_no_kernel(kernels, executor, how, tmp_pat
         for q in left(): q.kill()
 
 
-def test_ctrl_c_removes_what_was_begun(tmp_path):
+def test_ctrl_c_is_one_sentence_and_removes_what_was_begun(tmp_path):
     (tmp_path/"page.ipynb").write_text("the page before")
-    p, mark = begin(tmp_path, "cold", "local")
+    p, mark = begin(tmp_path, "cold", "local", COMMAND)
     os.killpg(p.pid, signal.SIGINT) # as a terminal does: to all of the group
-    said = p.communicate(timeout=30)[0]
-    assert said.rstrip().endswith("KeyboardInterrupt"), said
+    said = p.communicate(timeout=60)[0]
+    assert p.returncode == 130 and said.strip().endswith("stopped; call again to go on") and "Traceback" not in said, said
+    assert len([line for line in said.splitlines() if "rounds:" not in line]) <= 2, said
     assert wait_for(lambda: not marked(mark), 20)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["data", "page.ipynb"] and (tmp_path/"page.ipynb").read_text() == "the page before"
 
