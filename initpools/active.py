@@ -183,6 +183,7 @@ class Learner:
     measure: Callable # function(committees, test part) -> a dict each
     state: Callable   # function(fits, data, pool, labelled, name, passes, report) -> State
     together: int = 1 # trainings done together on a CPU, unless told otherwise
+    gather: float = 0 # seconds whose rounds are written together; 0: each round at once
 
 def fit_on_features(trainings, data, compute):
     "Heads for some trainings of one recipe, together."
@@ -190,7 +191,7 @@ def fit_on_features(trainings, data, compute):
 
 LEARNERS = { # kind of recipe -> learner
     Recipe: Learner(fit_many, measure_each, model_state),
-    Head: Learner(fit_on_features, measure_heads, head_state, together=16),
+    Head: Learner(fit_on_features, measure_heads, head_state, together=16, gather=1),
 }
 
 def learner_of(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable
 
 from .. import __version__
-from ..active import artefacts, learn_many
+from ..active import artefacts, learn_many, learner_of
 from ..core import UserError, pick_device
 from ..datasets import load
 from ..feature_sets import feature_set
@@ -95,9 +95,9 @@ def gathered(
     store:Store, # where rounds go
     fingerprint:str, # of their data
     tell, # function(rounds done, note)
-    every:float=1, # seconds between two writes, where rounds come faster
+    every:float=0, # seconds between two writes; 0: each round at once
 ): # gives a function(run, round, made) that keeps a round
-    "Write rounds as they come, or those of a second together; all of them when the block ends, however it ends."
+    "Write rounds at once, or those of some seconds together; all of them when the block ends, however it ends."
     waiting, last = {}, time.monotonic()
     def write():
         errors, before = [], sum(map(len, waiting.values()))
@@ -136,7 +136,7 @@ def do_share(
         data = load_once(runs[0].world, how.root, device)
         finished = {key: store.rounds(run, data.fingerprint) for key, run in mine.items()}
         if missing := [run for key, run in mine.items() if len(finished[key]) < len(run.budgets)]:
-            with gathered(store, data.fingerprint, tell) as keep:
+            with gathered(store, data.fingerprint, tell, learner_of(runs[0].recipe).gather) as keep:
                 for run, r in how.learn(missing, data, finished, how.cohort, device, how.precision, lambda text: tell(0, text), how.root):
                     keep(run, r, provenance(device, how.precision))
     return [run for run in runs if run.key not in mine]
