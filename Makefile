@@ -12,13 +12,13 @@ figure: $(INSTALLED)      ## train, query and draw the learning curves of the em
 	@$(MAKE) --no-print-directory gallery # this machine's numbers, on the page of figures too
 
 figures: $(INSTALLED)     ## draw the published figures again from their committed records, without training
-	OMP_NUM_THREADS=1 $(BIN)/python -c "from initpools.gallery import redraw; redraw()"
+	OMP_NUM_THREADS=1 $(BIN)/python -c "from initpools.report.gallery import redraw; redraw()"
 
 gpu-figures: $(INSTALLED) ## the paper's protocol where a GPU is at hand: missing rounds of Figures 5, 8 and 2 for MINUTES, and on from there the next time
 	$(BIN)/initpools fill figure_5 figure_8 figure_2 --minutes $(or $(MINUTES),25) $(ARGS)
 
 gallery: $(INSTALLED)     ## figures/README.md from the facts of the published pages
-	$(BIN)/python -c "from initpools.gallery import make_gallery; open('figures/README.md', 'w').write(make_gallery())"
+	$(BIN)/python -c "from initpools.report.gallery import make_gallery; open('figures/README.md', 'w').write(make_gallery())"
 
 test: $(INSTALLED)        ## every module notebook, then what spans them
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
@@ -33,7 +33,7 @@ outputs: $(INSTALLED)     ## run every module notebook in place and keep its out
 	$(BIN)/nbdev_clean
 
 readme: $(INSTALLED)      ## README.md from nbs/index.ipynb
-	$(BIN)/python -c "from initpools.figure import make_readme; open('README.md', 'w').write(make_readme())"
+	$(BIN)/python -c "from initpools.report.figure import make_readme; open('README.md', 'w').write(make_readme())"
 
 $(INSTALLED): settings.ini setup.py pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

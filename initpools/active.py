@@ -18,15 +18,15 @@ from typing import Callable
 import numpy as np
 
 from .core import UserError, check_budget, digest, later, lookup, stream
-from .datasets import Dataset
+from .data.images import Dataset
 from .pretext import pretext
 from .pretext.core import Task
 from .samplers import sampler_of
 from .state import State, ask, reading
 from .strategies import strategy_of
 from .rules.views import model_state
-from .heads import Head, fit_heads, head_state, measure_heads
-from .subsets import stratified
+from .trainer.heads import Head, fit_heads, head_state, measure_heads
+from .data.subsets import stratified
 from .trainer import RECIPES, Compute, Recipe, Training, accuracies, embed, fit_many, predict
 
 # %% ../nbs/70_active.ipynb #083f7860

@@ -51,7 +51,7 @@ def figure(
     "Execute a figure notebook and print the files it made."
     import yaml
     from initpools.core import lookup
-    from initpools.figure import declared, files_made, read_parameters, run_figure, templates
+    from initpools.report.figure import declared, files_made, read_parameters, run_figure, templates
     texts = {k for k, default in declared(lookup("figure", template, templates())).items() if default.kind == "str"}
     def value(name, text):
         try: read = yaml.safe_load(text)
@@ -69,8 +69,8 @@ def own_data(
     data:str, # what `choose` was given
 )->str: # as `features_of` takes it
     "A data set's name, or a path of one's own with its kind before it."
-    from initpools.datasets import DATASETS
-    from initpools.files import STREAMED
+    from initpools.data.images import DATASETS
+    from initpools.data.files import STREAMED
     path = Path(data.partition("@")[0]).expanduser()
     if data in DATASETS | STREAMED or data.partition(":")[0] in ("folder", "npz", "features"): return data
     if path.is_dir(): return f"folder:{data}"
@@ -92,8 +92,8 @@ def choose(
 ):
     "Print which images to label first."
     from initpools.core import check_budget, lookup, pick_device
-    from initpools.features import features_of
-    from initpools.files import printable
+    from initpools.pretext.features import features_of
+    from initpools.data.files import printable
     from initpools.frozen import FROZEN, choose as pick
     check_budget(labels, max(labels, 1)); device = pick_device(device) # before anything is computed
     if lookup("strategy for frozen features", strategy, FROZEN).start: raise UserError(f"{FROZEN[strategy].title} goes on from images that are labelled already and would begin at random: choose the first images by another strategy, for instance single_batch_kmeans.")
@@ -116,7 +116,7 @@ def list_names(
     "Print the names of a table, or the parameters of a figure."
     from importlib import import_module
     from initpools.core import lookup
-    from initpools.figure import templates
+    from initpools.report.figure import templates
     if table not in TABLES and table in (known := templates()): return print_parameters(known[table])
     place = lookup("table", table, TABLES)
     names = templates() if place is None else getattr(import_module(f"initpools.{place[0]}"), place[1])
@@ -210,7 +210,7 @@ def pack_records(
     root:Annotated[str, typer.Option(help="data root; default: INITPOOLS_DATA, else data/")] = "",
 ):
     "Pack runs into one compressed file: all that lie in files of their own, or those of a figure."
-    from initpools.figure import read_parameters
+    from initpools.report.figure import read_parameters
     from initpools.lab.bundles import pack
     from initpools.lab.fill import figure_runs
     runs = figure_runs(read_parameters(params), root or None) if params else None
@@ -238,7 +238,7 @@ def fill(
 ):
     "Do missing rounds of figures until time is up; the next call goes on."
     from initpools.core import pick_device, repo_root
-    from initpools.figure import read_parameters
+    from initpools.report.figure import read_parameters
     from initpools.lab.fill import check_minutes, fill as go, figure_runs
     from initpools.lab.store import Store
     check_minutes(minutes); pick_device(device) # before any data set is read

@@ -46,7 +46,7 @@ def _near_their_class(g, truth):
 @cache
 def toy_model():
     "A small network that nobody has trained, for rules that run one."
-    from initpools.models import build
+    from initpools.trainer.models import build
     from initpools.trainer import Fit, seeded
     with seeded("contract"): net = build("small_cnn", 1, 8, CLASSES).eval()
     return Fit(net, (.5,), (.25,), "cpu", "fp32")

@@ -18,14 +18,14 @@ from typing import Callable
 import numpy as np
 import pandas as pd
 
-from .augment import normalise as standardise
+from .data.augment import normalise as standardise
 from .core import UserError, check_budget, data_root, digest, lookup, pick_device, stream, top_k, write_atomic
-from .datasets import load
-from .evaluation import (FINE_TUNING, FOR_ENTROPY, FROM_SCRATCH, category_coverage, fit_network, fit_probes, fit_tuned, network_accuracy,
+from .data.images import load
+from .trainer.evaluation import (FINE_TUNING, FOR_ENTROPY, FROM_SCRATCH, category_coverage, fit_network, fit_probes, fit_tuned, network_accuracy,
                                   nn_accuracies, probe_accuracies, probe_logits)
-from .features import Features, features_of, network
+from .pretext.features import Features, features_of, network
 from .geometry import Streamed, blocks, normalise
-from .models import MODELS
+from .trainer.models import MODELS
 from .pretext.backbones import resize
 from .rules.clustered import core_set, multi_batch_kmeans, single_batch_kmeans
 from .rules.ranked import uniform

@@ -12,7 +12,7 @@ import pandas as pd
 
 from .core import UserError, lookup, stream
 from .own import is_own
-from .pools import pool_rows
+from .report.pools import pool_rows
 from .pretext import pretext
 from .pretext.sources import parse_source, source_task
 from .rules.table import RULES, can_start, check_pair, find_rule, rule_name

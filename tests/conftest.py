@@ -20,6 +20,6 @@ def data_folder(tmp_path, monkeypatch):
 @pytest.fixture(scope="session", autouse=True)
 def warm():
     "Pages that tests execute begin warm; in test_figures, each template's first page begins cold, and gives the same."
-    from initpools.gallery import NEEDED
-    from initpools.kernels import warm_kernels
+    from initpools.report.gallery import NEEDED
+    from initpools.report.kernels import warm_kernels
     with warm_kernels(*NEEDED): yield

@@ -6,7 +6,7 @@ from pathlib import Path
 from jupyter_client.provisioning import KernelProvisionerFactory
 
 from initpools.core import hold
-from initpools.figure import run_figure
+from initpools.report.figure import run_figure
 
 
 def same_twice(template, params, folder):

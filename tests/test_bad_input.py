@@ -104,7 +104,7 @@ def test_a_view_that_the_training_did_not_give(name, view):
 def test_a_rule_that_breaks_the_contract_stops_its_run(rule, says):
     "A rule of one's own that answers wrongly is refused by name, before a curve is made of it."
     from initpools.active import Run, learn
-    from initpools.datasets import load
+    from initpools.data.images import load
     from initpools.own import register
     def mine(state, k, rng): return rule(state, k, rng)
     name = register(mine)

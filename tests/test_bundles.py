@@ -11,13 +11,13 @@ import pytest
 
 from initpools.active import learn, transfer
 from initpools.core import UserError
-from initpools.datasets import load
+from initpools.data.images import load
 from initpools.lab.bundles import pack, unpack
 from initpools.lab.execute import execute
 from initpools.lab.grid import grid
 from initpools.lab.lines import FORMAT, open_bundle, pack_text, seal, unseal
 from initpools.lab.store import Store, diff, published, result, to_run
-from initpools.statistics import hard_classes, labelled_overlap
+from initpools.report.statistics import hard_classes, labelled_overlap
 
 RUNS = [replace(r, recipe=replace(r.recipe, epochs=2, min_steps=0)) for r in
         grid(strategies=["random", "min_margin"], seeds=2, initial=10, budget=10, queries=2)]

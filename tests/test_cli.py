@@ -127,7 +127,7 @@ def test_no_right_to_the_data_root(refuse, photos):
 
 
 def test_no_right_to_the_cache_of_pretext_tasks():
-    from initpools.datasets import load
+    from initpools.data.images import load
     from initpools.pretext import pretext, task_of
     with pytest.raises(UserError, match="/sys/data/cache/pretext cannot be written.*INITPOOLS_DATA"): pretext(task_of("vae", "digits", 1297, True, 1), load("digits"), "cpu", root="/sys/data")
 
@@ -195,7 +195,7 @@ def test_half_an_image(axis):
 
 
 @pytest.mark.parametrize("command, where", [
-    (("choose", "digits", "5", "-b", "pixels", "-s", "random", "--device", "cpu"), "initpools.features.features_of"), (("fill", "figure_5", "--device", "cpu"), "initpools.figure.read_parameters"),
+    (("choose", "digits", "5", "-b", "pixels", "-s", "random", "--device", "cpu"), "initpools.pretext.features.features_of"), (("fill", "figure_5", "--device", "cpu"), "initpools.report.figure.read_parameters"),
     (("store", "verify", "runs"), "initpools.lab.store.Store.verify"), (("store", "ls", "runs"), "initpools.lab.store.Store.frame"), (("diff", "runs", "runs"), "initpools.lab.store.diff")])
 def test_ctrl_c(command, where, say, monkeypatch):
     def stop(*args, **more): raise KeyboardInterrupt

@@ -11,8 +11,8 @@ import torch
 
 from initpools.contract import CHECKS, OF_RULES, all_cases, checks_for
 from initpools.core import UserError, stream
-from initpools.datasets import load
-from initpools.models import build
+from initpools.data.images import load
+from initpools.trainer.models import build
 from initpools.pretext import PRETEXTS
 from initpools.rules.table import FREE, GIVEN
 from initpools.rules.table import RULES as TABLE
@@ -20,7 +20,7 @@ from initpools.rules.views import model_state
 from initpools.samplers import SAMPLERS, canonical_pool, parse_pool
 from initpools.state import State
 from initpools.strategies import STRATEGIES
-from initpools.terms import TERMS
+from initpools.trainer.terms import TERMS
 from initpools.trainer import RECIPES, Compute, Fit, Training, embed, fit_many, seeded
 from initpools.contract import toy_model, toy_views as known
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from initpools.core import UserError
-from initpools.figure import FACTS, files_made, read_facts, run_figure, templates, write_facts
-from initpools.gallery import make_gallery, pages, redraw
+from initpools.report.figure import FACTS, files_made, read_facts, run_figure, templates, write_facts
+from initpools.report.gallery import make_gallery, pages, redraw
 from shared import page_facts
 
 ROOT = Path(__file__).resolve().parents[1]

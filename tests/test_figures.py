@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from initpools.core import UserError, lookup
-from initpools.figure import check_names, read_parameters, run_figure, templates, write_facts
+from initpools.report.figure import check_names, read_parameters, run_figure, templates, write_facts
 from shared import cold_kernels, drawn, page_facts, same_files, same_twice
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,13 +180,13 @@ def test_the_command_line(tmp_path):
 
 
 def test_the_page_of_figures_is_fresh():
-    from initpools.gallery import make_gallery
+    from initpools.report.gallery import make_gallery
     assert make_gallery() == (ROOT/"figures"/"README.md").read_text(), "run make gallery"
 
 
 def test_redrawing_trains_nothing_and_spoils_nothing(tmp_path, monkeypatch):
     "A figure that has no records is named and left to the byte; INITPOOLS_REDRAW does not outlive the call."
-    from initpools.gallery import redraw
+    from initpools.report.gallery import redraw
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
     (tmp_path/"figures").mkdir()
     for name in ("nbs", "settings.ini"): (tmp_path/name).symlink_to(ROOT/name)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from initpools.core import UserError
-from initpools.figure import run_figure
+from initpools.report.figure import run_figure
 from initpools.lab.execute import execute
 from initpools.lab.grid import grid
 from initpools.lab.store import Store, diff, to_run

@@ -79,7 +79,7 @@ def test_package_is_what_the_notebooks_export(tmp_path):
 
 
 def test_readme_is_what_index_says():
-    from initpools.figure import make_readme
+    from initpools.report.figure import make_readme
     assert (ROOT/"README.md").read_text() == make_readme(ROOT), "run: make readme"
 
 

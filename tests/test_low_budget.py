@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from initpools.core import UserError
-from initpools.features import HEADER, extract, open_features, read_manifest
-from initpools.figure import check_names, declared, read_parameters, run_figure, templates
+from initpools.pretext.features import HEADER, extract, open_features, read_manifest
+from initpools.report.figure import check_names, declared, read_parameters, run_figure, templates
 from initpools.frozen import FROZEN, MEASURES, check_budgets
 from shared import same_twice
 
@@ -45,7 +45,7 @@ def test_mistakes_end_in_a_sentence(wrong, says, tmp_path, monkeypatch):
 def test_a_folder_of_ones_own(tmp_path, monkeypatch):
     "Named from where its owner stands; images that go or come give other numbers, and a figure that stops leaves the one before as it was."
     from PIL import Image
-    from initpools.datasets import load
+    from initpools.data.images import load
     digits = load("digits").train
     for i in range(120):
         file = tmp_path/"mine"/str(int(digits.y[i]))/f"scan {i}.png"
@@ -72,7 +72,7 @@ def test_a_folder_of_ones_own(tmp_path, monkeypatch):
 def test_what_trains_networks_sees_the_same_images(measure, tmp_path):
     "Features of a folder skip what cannot be read; where the images have changed since, nothing is trained."
     from PIL import Image
-    from initpools.features import features_of
+    from initpools.pretext.features import features_of
     from initpools.frozen import Setting, images_of
     for c in "ab":
         (tmp_path/"own"/c).mkdir(parents=True)
@@ -89,8 +89,8 @@ SLOW = """
 import sys, time, torch
 from pathlib import Path
 from torch import nn
-from initpools.features import Manifest, extract
-from initpools.files import source
+from initpools.pretext.features import Manifest, extract
+from initpools.data.files import source
 from initpools.pretext.backbones import Frozen
 class Slow(nn.Module):
     def forward(self, x):
@@ -113,7 +113,7 @@ def test_features_survive_a_kill(tmp_path):
     assert 0 < done < 1297
     with pytest.raises(UserError, match="not finished"): open_features(folder)
     assert subprocess.run([sys.executable, "-c", SLOW, folder], env=env, capture_output=True, text=True).stdout.strip() == "1297"
-    from initpools.files import source
+    from initpools.data.files import source
     f, digits = open_features(folder), source("digits")
     assert np.abs(f.x - digits.x.flatten(1).numpy() / 255).max() < 1e-6 and (f.labels() == digits.y.numpy()).all()
     file = folder/"features.npy"; file.write_bytes(file.read_bytes()[:HEADER + 1000])
@@ -123,8 +123,8 @@ def test_features_survive_a_kill(tmp_path):
 def test_batches_are_bounded_and_change_no_row(tmp_path, monkeypatch):
     "A processor gets as many pixels at a time as 16 images of 224 have, and the rows are those of any other batch."
     import torch
-    from initpools import features
-    from initpools.files import source
+    from initpools.pretext import features
+    from initpools.data.files import source
     from initpools.pretext.backbones import Frozen
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 7, 4), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(128, 32)).eval()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from initpools.core import UserError, check_budget
-from initpools.datasets import load
+from initpools.data.images import load
 from initpools.lab.execute import execute
 from initpools.lab.grid import grid
 from initpools.lab.store import Store, diff
@@ -44,7 +44,7 @@ def breaks(state, k, rng):
 '''
 DATA = '''
 import numpy as np
-from initpools.datasets import pair
+from initpools.data.images import pair
 def load_it():
     x = np.random.default_rng(0).integers(0, 256, (80, 8, 8)).astype(np.uint8)
     y = np.arange(80) % 3
@@ -100,7 +100,7 @@ def test_records_outlive_their_rule(here):
     runs = small(strategies=["my_rules.py:shy"])
     store = done(runs, here/"store", "local")
     (here/"my_rules.py").write_text(RULES.replace("SIGN = -1", "SIGN = 2"))
-    code = (f"import sys; from initpools.lab.store import Store; from initpools.lab.execute import execute; from initpools.plots import learning_curves\n"
+    code = (f"import sys; from initpools.lab.store import Store; from initpools.lab.execute import execute; from initpools.report.plots import learning_curves\n"
             f"s = Store({str(store.folder)!r}); learning_curves(s.frame()); print(len(s.frame()), s.verify())\n"
             f"from dataclasses import replace\nexecute([replace(s.runs()[0], seed=1)], s, 'local', device='cpu', quiet=True)")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=here)
@@ -205,7 +205,7 @@ def test_names_that_cannot_be_are_one_sentence(here, axes, says):
 
 def test_features_of_a_folder_are_a_source(here):
     "Chosen on them, recorded with their content; other content is another run, and a change under way is refused."
-    from initpools.features import save_features
+    from initpools.pretext.features import save_features
     digits = load("digits")
     x = digits.train.x.flatten(1).numpy().astype(np.float32)
     save_features(here/"mine", x, digits.train.y.numpy())
@@ -231,7 +231,7 @@ def test_a_query_reads_a_source_in_every_round(here):
 
 def test_figures_take_them(here):
     "By papermill, with names as a reader would write them."
-    from initpools.figure import run_figure
+    from initpools.report.figure import run_figure
     given = dict(dataset="my_data.py:load_it", seeds=1, initial=9, budget=9, queries=1, store=str(here/"store"), executor="local", device="cpu", root=str(here/"data"))
     curves = run_figure("learning_curves", given | dict(name="curves", samplers=["random", "my_rules.py:central@pixels"], strategies=["my_rules.py:shy"],
                                                         changes=dict(epochs=1, model="my_models.py:net")), here/"curves.ipynb")

@@ -13,14 +13,14 @@ import pytest
 from nbclient import NotebookClient
 
 from initpools.core import UserError
-from initpools.figure import run_figure, templates
+from initpools.report.figure import run_figure, templates
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURE = """
 import sys
 from contextlib import nullcontext
-from initpools.figure import run_figure
-from initpools.kernels import warm_kernels
+from initpools.report.figure import run_figure
+from initpools.report.kernels import warm_kernels
 with warm_kernels("initpools.lab.execute") if sys.argv[2] == "warm" else nullcontext():
     run_figure("learning_curves", dict(name="stopped", samplers=["random"], seeds=60, anew=True, executor=sys.argv[3], workers=2), sys.argv[1])
 """

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from initpools import trainer
-from initpools.datasets import load
+from initpools.data.images import load
 from initpools.trainer import RECIPES, Compute, Training, fit_many
 
 ROOM = [importlib.import_module(f"initpools.trainer.{name}") for name in ("recipes", "loop", "weights", "inference")]

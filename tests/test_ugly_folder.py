@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from initpools import datasets
+from initpools.data import images as datasets
 from initpools.core import UserError
-from initpools.datasets import REDUCED, SCALED, TURNED, decode, load, picture
-from initpools.features import features_of, open_features
-from initpools.files import list_files, read_image, read_told
+from initpools.data.images import REDUCED, SCALED, TURNED, decode, load, picture
+from initpools.pretext.features import features_of, open_features
+from initpools.data.files import list_files, read_image, read_told
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["plain.png", "copy of plain.png", "line\nbreak.png", "carriage\rreturn.png", "next\x85line.png", "separator\u2028.png", os.fsdecode(b"latin-\xe9.png"), "-rf.png",
@@ -32,7 +32,7 @@ SCRIPT = """
 import json, resource, sys
 sys.modules["pillow_heif"] = None  # as where it is not installed
 sys.path.insert(0, sys.argv[4])
-from initpools.features import features_of
+from initpools.pretext.features import features_of
 out = []
 for _ in range(2):
     f = features_of(sys.argv[1], "train", "pixels", root=sys.argv[2], device="cpu")
@@ -142,7 +142,7 @@ def test_another_folder_to_stand_in_changes_nothing(ugly):
 def test_a_panorama_takes_little_memory(tmp_path):
     "200 million pixels: the RGB version alone would be 0.8 GB; a JPEG is not even decoded whole."
     Image.new("L", (20_000, 10_000), 99).save(tmp_path/"long.jpg"); Image.new("1", (20_000, 10_000), 1).save(tmp_path/"long.png")
-    look = "import resource, sys; sys.path.insert(0, sys.argv[1])\nfrom initpools.files import read_told; from initpools.datasets import decode\n" \
+    look = "import resource, sys; sys.path.insert(0, sys.argv[1])\nfrom initpools.data.files import read_told; from initpools.data.images import decode\n" \
            "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6\n" \
            "for read, file in ((decode, sys.argv[2]), (read_told, sys.argv[3])):\n" \
            "    before = peak(); x, notes = read(file, 224); print(x.min(), x.max(), len(notes), peak() - before)"

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from initpools.figure import read_facts, run_figure
-from initpools.gallery import score
-from initpools.low_budget import low_budget_claims
-from initpools.statistics import claims, curve_areas, differences, interval, verdict
+from initpools.report.figure import read_facts, run_figure
+from initpools.report.gallery import score
+from initpools.report.low_budget import low_budget_claims
+from initpools.report.statistics import claims, curve_areas, differences, interval, verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = "direction holds, size differs"

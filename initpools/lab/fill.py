@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ..core import UserError, pick_device
-from ..datasets import load
+from ..data.images import load
 from .execute import in_this_process, make_ready, refuse
 from .grid import grid
 from .store import Store

@@ -13,18 +13,18 @@ from itertools import product
 from pathlib import Path
 
 from ..active import START, Run
-from ..augment import AUGMENTS
+from ..data.augment import AUGMENTS
 from ..core import UserError, lookup
-from ..datasets import DATASETS
-from ..heads import ALL_VIEWS, HEAD_RECIPES, HEAD_VIEWS, Head
-from ..models import MODELS
+from ..data.images import DATASETS
+from ..trainer.heads import ALL_VIEWS, HEAD_RECIPES, HEAD_VIEWS, Head
+from ..trainer.models import MODELS
 from ..own import is_own, name_of, own_value
 from ..pretext import epochs_each
 from ..pretext.sources import parse_source, source_task
 from ..rules.table import FREE, find_rule
 from ..samplers import canonical_pool, sampler_of
 from ..strategies import canonical_strategy, query_source, strategy_of
-from ..terms import TERMS
+from ..trainer.terms import TERMS
 from ..trainer import KEEP, RECIPES, Recipe, released
 
 # %% ../../nbs/80_grid.ipynb #82d93ff7

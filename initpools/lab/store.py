@@ -17,7 +17,7 @@ from ..active import Round, Run
 from ..core import Unwritable, UserError, canonical, data_root, hold, repo_root, write_atomic
 from .lines import DROPPED, LEFT_OUT, SLIM, Bundle, open_bundles, seal, slim_records, unseal
 from ..pretext.core import Task
-from ..heads import Head
+from ..trainer.heads import Head
 from ..trainer import Recipe
 
 # %% ../../nbs/81_store.ipynb #81b1d5f8

@@ -16,8 +16,8 @@ from typing import Callable
 from .. import __version__
 from ..active import artefacts, learn_many, learner_of
 from ..core import UserError, pick_device
-from ..datasets import load
-from ..feature_sets import feature_set
+from ..data.images import load
+from ..pretext.feature_sets import feature_set
 from .store import Store
 from ..own import adopt
 from ..pretext import pretext

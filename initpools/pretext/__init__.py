@@ -45,7 +45,7 @@ def read_features(
     report=None, # not used
 )->Pretext: # features
     "Features from a folder."
-    from initpools.features import open_features
+    from initpools.pretext.features import open_features
     folder, _, key = task.backbone.partition("#")
     found, n = open_features(folder), len(data.train)
     remedy = "make the features of this data set's training part, in its order."

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..augment import normalise
+from ..data.augment import normalise
 from ..core import UserError
-from ..datasets import IMAGENET_STATS, Dataset
+from ..data.images import IMAGENET_STATS, Dataset
 from .core import Pretext, Task
 from ..trainer import autocast
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..augment import normalise
+from ..data.augment import normalise
 from ..core import UserError, data_root, digest, hold, later, lookup, make_folder, torch_stream, write_atomic
-from ..datasets import Dataset
-from ..models import MODELS
+from ..data.images import Dataset
+from ..trainer.models import MODELS
 from ..trainer import autocast, seeded
 
 # %% ../../nbs/30_pretext.ipynb #4b56c717

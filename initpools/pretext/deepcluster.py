@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..augment import normalise, random_flip, random_resized_crop
+from ..data.augment import normalise, random_flip, random_resized_crop
 from ..core import UserError, stream, torch_stream
-from ..datasets import Dataset
+from ..data.images import Dataset
 from ..geometry import check_features, kmeans
 from .core import Pretext, Task, embed_all, fresh_backbone, train_epochs
 from ..trainer import autocast, seeded

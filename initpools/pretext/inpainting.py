@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..augment import normalise
+from ..data.augment import normalise
 from ..core import torch_stream
-from ..datasets import Dataset
+from ..data.images import Dataset
 from .core import Pretext, Task, train_epochs
 from ..trainer import autocast, epoch_batches, seeded
 

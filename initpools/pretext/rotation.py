@@ -9,10 +9,10 @@ __all__ = ['rotations', 'which', 'learning_rate', 'rotation_epoch', 'score', 'tr
 import torch
 import torch.nn.functional as F
 
-from ..augment import normalise, random_crop, random_flip
+from ..data.augment import normalise, random_crop, random_flip
 from ..core import UserError, torch_stream
-from ..datasets import Dataset
-from ..models import Net
+from ..data.images import Dataset
+from ..trainer.models import Net
 from .core import Pretext, Task, embed_all, fresh_backbone, train_epochs
 from ..trainer import autocast, epoch_batches, seeded
 

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..augment import normalise, random_crop, random_flip, random_strong
+from ..data.augment import normalise, random_crop, random_flip, random_strong
 from ..core import torch_stream
-from ..datasets import Dataset
+from ..data.images import Dataset
 from ..geometry import knn
 from .core import Pretext, Task, embed_all, train_epochs
 from .simclr import VIEWS, simclr_net, view

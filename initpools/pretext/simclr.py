@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..augment import blur, colour_jitter, luma, normalise, random_blur, random_flip, random_grey, random_resized_crop
+from ..data.augment import blur, colour_jitter, luma, normalise, random_blur, random_flip, random_grey, random_resized_crop
 from ..core import torch_stream, write_atomic
-from ..datasets import Dataset
+from ..data.images import Dataset
 from .core import Pretext, Task, embed_all, fresh_backbone, task_key, train_epochs
 from ..trainer import autocast, epoch_batches, seeded
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core import UserError, lookup
-from ..features import open_features
-from ..models import MODELS
+from .features import open_features
+from ..trainer.models import MODELS
 from . import PRETEXTS, epochs_each, task_of
 from .backbones import identify, is_file, parse
 from .core import Task

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..augment import augment, normalise
+from ..data.augment import augment, normalise
 from ..core import UserError, check_budget, top_k
 from ..pretext.vae import kl_divergence
 from ..state import State
 from .uncertainty import check_labels, check_probs, scored
-from ..terms import Term
+from ..trainer.terms import Term
 from ..trainer import autocast, seeded
 
 # %% ../../nbs/66_adversarial.ipynb #1b217e54

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core import UserError, check_budget, top_k
 from ..state import State, fill_up
-from ..subsets import shares
+from ..data.subsets import shares
 from ..geometry import k_center, kmeans, nearest_to_centroid, normalise, row_keys
 from .ranked import depth, draw_in_groups, even_quotas
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from scipy.special import rel_entr, softmax
 from torch import nn
 
-from ..augment import augment, normalise as normalised
+from ..data.augment import augment, normalise as normalised
 from ..core import UserError, check_budget, top_k
 from ..geometry import k_center, normalise
 from .clustered import fill_apart
@@ -28,7 +28,7 @@ from .adversarial import ranking_loss
 from .coverage import core_set
 from .gradient import badge
 from .uncertainty import check_labels, check_probs, fit_temperature, margin_score, min_margin, model_features, model_probs, scored
-from ..terms import Term
+from ..trainer.terms import Term
 from ..trainer import Compute, Training, embed, fit_many, predict
 
 # %% ../../nbs/68_learned.ipynb #004b537b

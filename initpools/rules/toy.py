@@ -10,7 +10,7 @@ __all__ = ['toy_points', 'hidden_layer', 'fit_softmax', 'toy_state', 'show_picks
 import numpy as np
 from scipy.special import softmax
 
-from ..datasets import Dataset, channel_statistics, pair
+from ..data.images import Dataset, channel_statistics, pair
 from ..state import State
 
 # %% ../../nbs/59_toy.ipynb #7e48738a

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..core import UserError
-from ..datasets import Dataset, Images
+from ..data.images import Dataset, Images
 from ..state import State
 from ..trainer import Fit, embed, mc_dropout, predict
 

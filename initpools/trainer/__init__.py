@@ -9,7 +9,7 @@ __all__ = ['STACKED', 'fit_cohort', 'in_step', 'fit_many']
 import time
 
 from ..core import lookup
-from ..datasets import Dataset
+from ..data.images import Dataset
 from .inference import accuracies, embed, evaluate, fold_norms, mc_dropout, predict
 from .loop import Cohort, Compute, Fit, Training, autocast, epoch_batches, lent_threads
 from .loop import make_optimizer, number_format, open_session, run_epoch, seeded

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..augment import normalise
+from ..data.augment import normalise
 from ..core import UserError, torch_stream
-from ..datasets import Images
+from ..data.images import Images
 from .loop import Fit, autocast
 
 # %% ../../nbs/23_inference.ipynb #88c64e41

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..augment import augment, normalise
+from ..data.augment import augment, normalise
 from ..core import UserError, digest, has_fast_bf16, lookup, pick_device, torch_stream
-from ..datasets import Dataset
-from ..models import Net, build
-from ..terms import TERMS, Job, Step
+from ..data.images import Dataset
+from .models import Net, build
+from .terms import TERMS, Job, Step
 from .recipes import Recipe, epochs_for
 
 # %% ../../nbs/21_loop.ipynb #4124ac89
