@@ -47,11 +47,12 @@ class Run:
     versions: tuple = later(())      # of the sampler's and the strategy's rule, where one is not 1
     features: str = later("")        # what a recipe on frozen features sees, as for `feature_set`; empty: images
     components: int = later(0)       # leading directions of these features that are kept; 0: all
+    share: float = later(1.)         # of the training images that this seed sees; below 1, a random part of them
 
     @cached_property
     def key(self): return digest("run", 1, self)
     @cached_property
-    def block(self): return self.dataset, self.validation, self.seed
+    def block(self): return self.dataset, self.validation, self.seed, *([self.share] if self.share < 1 else [])
     @property
     def world(self): return self.dataset, self.features, self.components # what has to be loaded
 
@@ -78,8 +79,12 @@ def split(
     "Pool and validation split of a run."
     n = len(data.train)
     if not 0 <= run.validation < n: raise UserError(f"{run.validation} validation images cannot be set aside from {n}: ask for fewer.")
+    if not 0 < run.share <= 1:
+        raise UserError(f"A seed sees a share of the training images between 0 and 1; {run.share} was given.")
     val = stratified(data.train.y.cpu().numpy(), run.validation, stream(*run.block, "validation"))
-    return np.setdiff1d(np.arange(n), val), val
+    pool = np.setdiff1d(np.arange(n), val)
+    if run.share == 1: return pool, val
+    return np.sort(stream(*run.block, "share").permutation(pool)[:round(run.share * len(pool))]), val
 
 # %% ../nbs/70_active.ipynb #866c4356
 def source_views(run, source, task, data, device="auto", report=None, root=None): # -> view -> (n, ...)

@@ -226,7 +226,10 @@ def top_k(
     scores = np.asarray(scores, dtype=np.float64)
     check_budget(k, len(scores))
     if np.isnan(scores).any(): raise UserError(f"The score of image {int(np.isnan(scores).argmax())} is NaN: nothing can be ranked by it.")
-    return np.lexsort((rng.random(len(scores)), -scores))[:k]
+    order = rng.random(len(scores))
+    least = np.partition(scores, len(scores) - k)[len(scores) - k]
+    among = np.flatnonzero(scores >= least)  # the k best, and whatever ties with the last of them
+    return among[np.lexsort((order[among], -scores[among]))[:k]]
 
 # %% ../nbs/00_core.ipynb #69069263
 def pick_device(

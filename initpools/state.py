@@ -25,7 +25,9 @@ class State:
         self.n, self.classes, self._views = n, classes, views
         self.model, self.report = model, report or (lambda text: None)
         self.labelled, self.labels = np.asarray(labelled, np.int64), np.asarray(labels, np.int64)
-        self.unlabelled = np.setdiff1d(np.arange(n), self.labelled)
+        self.free = np.ones(n, bool)
+        self.free[self.labelled] = False
+        self.unlabelled = np.flatnonzero(self.free)
         if len(self.labels) != len(self.labelled): raise UserError(f"{len(self.labelled)} labelled images came with {len(self.labels)} labels: give one each.")
 
     def __contains__(self, name): return name in self._views
@@ -62,7 +64,7 @@ def ask(
     picks = np.asarray(rule(state, k, rng))
     if picks.dtype.kind not in "iu" or picks.ndim != 1: raise UserError(f"{name} gave an array of {picks.dtype} and shape {picks.shape}: it has to return {k} indices of the pool.")
     if len(picks) != k or len(set(picks.tolist())) != k: raise UserError(f"{name} picked {len(picks)} images, {len(set(picks.tolist()))} of them distinct: it has to return {k} distinct ones.")
-    wrong = picks[~np.isin(picks, state.unlabelled)]
+    wrong = [i for i in picks.tolist() if not (0 <= i < state.n and state.free[i])]
     if len(wrong): raise UserError(f"{name} picked image {wrong[0]}, which is {'labelled already' if wrong[0] in state.labelled else f'none of the {state.n} of the pool'}: it has to return entries of state.unlabelled, not positions in it.")
     return picks
 
@@ -94,6 +96,7 @@ def fill_up(
     "The first `k` of `picked`, topped up at random from the unlabelled images."
     check_budget(k, len(state.unlabelled))
     picked = np.asarray(list(dict.fromkeys(np.asarray(picked).tolist())), np.int64)[:k]
+    if len(picked) == k: return picked
     rest = np.setdiff1d(state.unlabelled, picked)
     return np.concatenate([picked, rng.choice(rest, k - len(picked), replace=False)])
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUICK_BUDGET', 'CHOICES', 'OWN_TOO', 'OFFICIAL', 'count', 'make_budgets', 'shrink', 'is_given', 'given_recipe',
            'choose_recipe', 'head_recipe', 'change', 'one_network', 'pool_source', 'versions_of', 'each_pool_once',
-           'grid', 'check_axes']
+           'grid', 'check_axes', 'on_shares']
 
 # %% ../../nbs/80_grid.ipynb #5d3c173e
 from dataclasses import fields, replace
@@ -252,3 +252,15 @@ def _axis(kind, names, canonical):
         if kept in seen: raise UserError(f"{seen[kept]!r} and {said!r} are one and the same {kind}: name one.")
         seen[kept] = said
     return list(seen)
+
+# %% ../../nbs/80_grid.ipynb #ccd07927
+def on_shares(
+    runs:list, # of Run, for instance those of a grid
+    share:float=.8, # of the training images, for each seed
+    artefact:int=0, # seed of the pretext artefacts that all seeds read
+)->list: # of Run
+    "The same runs, each seed on its own random part of the training images."
+    def one(task): return task and replace(task, seed=artefact)
+    least = min(1, share)
+    if not 0 < least: raise UserError(f"A seed sees a share of the training images between 0 and 1; {share} was given.")
+    return [replace(run, share=least, task=one(run.task), query_task=one(run.query_task)) for run in runs]

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['equal_share', 'proportional_share', 'clustered', 'kmeans_equal', 'kmeans_proportional', 'cartography_equal', 'apart',
-           'fill_apart', 'unseen', 'nearest_new', 'single_batch_kmeans', 'multi_batch_kmeans', 'core_set']
+           'fill_apart', 'unseen', 'alike_in_one', 'nearest_new', 'single_batch_kmeans', 'multi_batch_kmeans',
+           'core_set']
 
 # %% ../../nbs/51_clustered.ipynb #84444220
 import numpy as np
@@ -119,8 +120,16 @@ def unseen(
 )->np.ndarray: # (unlabelled,) bool; all True where only copies are left
     "Which unlabelled images are no exact copies of labelled ones."
     if not len(state.labelled): return np.ones(len(state.unlabelled), bool)
-    new = ~np.isin(row_keys(state(view)), row_keys(state(view, state.labelled)))
+    held, new = state(view, state.labelled), np.ones(len(state.unlabelled), bool)
+    among = alike_in_one(state.all(view), state.unlabelled, held)
+    if len(among): new[among] = ~np.isin(row_keys(state(view, state.unlabelled[among])), row_keys(held))
     return new if new.any() else ~new
+
+def alike_in_one(x, of, held):
+    "Positions in `of` whose rows share with a row of `held` the column that tells these apart best: the rest are no copies."
+    if hasattr(x, "streamed"): return np.arange(len(of))
+    one = int(np.std(held, axis=0, dtype=np.float64).argmax())
+    return np.flatnonzero(np.isin(x[of, one], held[:, one]))
 
 def nearest_new(
     x, # (n, d) features

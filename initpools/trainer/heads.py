@@ -35,6 +35,12 @@ class Rows:
         if not isinstance(idx, slice): idx = np.asarray(idx)
         return replace(self, x=self.x[idx], y=self.y[idx])
 
+    def part(self, idx):
+        "Some rows; those asked for last are kept, since the runs of one seed share a pool."
+        if len(idx) == len(self): return self
+        if self.__dict__.get("_part", [None])[0] is not idx: self.__dict__["_part"] = idx, self[idx]
+        return self._part[1]
+
 # %% ../../nbs/28_heads.ipynb #4d1c7389
 @dataclass(frozen=True)
 class Head:
@@ -182,6 +188,6 @@ def head_state(
     report=None, # function(text) for the progress of a rule that trains something
 )->State:
     "A state whose views come from classifiers on frozen features."
-    rows = data.train if len(pool) == len(data.train) else data.train[pool] # a copy only where it is a part
+    rows = data.train.part(pool)
     labels = rows.y.numpy()[labelled]
     return State(len(pool), labelled, labels, len(rows.classes), report=report, **head_views(fits, rows.x, name, passes))
