@@ -9,7 +9,8 @@ __all__ = ['HEIF_FILES', 'IMAGE_FILES', 'ERRNO', 'HEIF_BRANDS', 'OPENING', 'SCAL
            'read_torchvision', 'read_npz', 'named_like_image', 'class_folders', 'image_files', 'printable',
            'list_folder', 'unopened', 'Unread', 'reads_heif', 'opened', 'is_deep', 'own_range', 'as_rgb', 'turn',
            'in_strips', 'picture', 'decode', 'tell', 'decode_all', 'set_apart', 'read_folder', 'unlabelled',
-           'read_tiny_imagenet', 'read_cifar10', 'on_disk', 'folder_and_size', 'read', 'load', 'own_dataset']
+           'read_tiny_imagenet', 'read_cifar10', 'read_cifar100', 'on_disk', 'folder_and_size', 'read', 'load',
+           'own_dataset']
 
 # %% ../../nbs/10_datasets.ipynb #34f6b446
 import errno, hashlib, json, os, re, stat, threading, unicodedata, warnings
@@ -138,16 +139,18 @@ def _from_torchvision(part, classes=None):
 # %% ../../nbs/10_datasets.ipynb #c1486d06
 def read_npz(
     file:Path, # an npz archive
-    classes=None, # class names; default: the numbers, up to the highest label
+    classes=None, # class names; default: those in the archive, else the numbers up to the highest label
 )->tuple: # training and test images
     "Images from an npz archive."
     if not Path(file).exists(): raise UserError(f"There is no file {file}: give npz: the path of an archive that holds x_train, y_train, x_test and y_test.")
     try:
-        with np.load(file) as z: a = {k: z[k] for k in ("x_train", "y_train", "x_test", "y_test")}
+        with np.load(file) as z:
+            a = {k: z[k] for k in ("x_train", "y_train", "x_test", "y_test")}
+            named = z["class_names"].tolist() if "class_names" in z.files else None
     except Exception as e: raise UserError(f"{file} cannot be read ({type(e).__name__}: {str(e)[:120]}): it should be an npz archive with x_train, y_train, x_test and y_test; make it again.") from e
     for k in ("x_train", "x_test"):
         if a[k].dtype != np.uint8 or a[k].ndim not in (3, 4): raise UserError(f"{k} in {file} is {a[k].dtype} of shape {a[k].shape}: it should be uint8 of shape (n, h, w) or (n, h, w, channels).")
-    classes = classes or range(int(max(a["y_train"].max(), a["y_test"].max())) + 1)
+    classes = classes or named or range(int(max(a["y_train"].max(), a["y_test"].max())) + 1)
     return pair(a["x_train"], a["y_train"], classes), pair(a["x_test"], a["y_test"], classes)
 
 # %% ../../nbs/10_datasets.ipynb #f81d1383
@@ -451,6 +454,11 @@ def read_cifar10(root):
     if (root/"cifar10.npz").exists(): return read_npz(root/"cifar10.npz", CIFAR10_CLASSES)
     return read_torchvision("CIFAR10", root)
 
+def read_cifar100(root):
+    "CIFAR-100 from cifar100.npz in the data root, else through torchvision."
+    if (root/"cifar100.npz").exists(): return read_npz(root/"cifar100.npz")
+    return read_torchvision("CIFAR100", root)
+
 # %% ../../nbs/10_datasets.ipynb #4dfba5a2
 def on_disk(root):
     "What is too large for memory."
@@ -463,7 +471,7 @@ DATASETS = { # name: (how to read it, published statistics)
     "fashion_mnist": (lambda root: read_torchvision("FashionMNIST", root), None),
     "svhn":          (lambda root: read_torchvision("SVHN", root, SVHN_SPLITS, range(10)), None),
     "cifar10":       (read_cifar10, CIFAR_STATS),
-    "cifar100":      (lambda root: read_torchvision("CIFAR100", root), CIFAR_STATS),
+    "cifar100":      (read_cifar100, CIFAR_STATS),
     "tiny_imagenet": (read_tiny_imagenet, IMAGENET_STATS),
     "imagenet":      (on_disk, IMAGENET_STATS),
     "imagenet_lt":   (on_disk, IMAGENET_STATS),
