@@ -196,7 +196,7 @@ def pretend(
     runs:list, # of Run
     data, # not looked at
     finished:dict, # run key -> the rounds that are already done
-    cohort=1, device="auto", precision="auto", report=None, root=None, # as for `learn_many`; not used
+    cohort=1, compute=None, report=None, root=None, # as for `learn_many`; not used
 ): # yields (run, round)
     "Rounds of no cost, in place of `learn_many`."
     for run in runs:

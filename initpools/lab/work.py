@@ -21,7 +21,7 @@ from ..pretext.feature_sets import feature_set
 from .store import Store
 from ..own import adopt
 from ..pretext import pretext
-from ..trainer import number_format
+from ..trainer import Compute, number_format
 
 # %% ../../nbs/82_work.ipynb #9783948e
 def provenance(
@@ -137,7 +137,8 @@ def do_share(
         finished = {key: store.rounds(run, data.fingerprint) for key, run in mine.items()}
         if missing := [run for key, run in mine.items() if len(finished[key]) < len(run.budgets)]:
             with gathered(store, data.fingerprint, tell, learner_of(runs[0].recipe).gather) as keep:
-                for run, r in how.learn(missing, data, finished, how.cohort, device, how.precision, lambda text: tell(0, text), how.root):
+                compute = Compute(device, how.precision)
+                for run, r in how.learn(missing, data, finished, how.cohort, compute, lambda text: tell(0, text), how.root):
                     keep(run, r, provenance(device, how.precision))
     return [run for run in runs if run.key not in mine]
 
