@@ -14,21 +14,23 @@ from pathlib import Path
 from ..core import UserError, pick_device
 from ..data.images import load
 from .execute import in_this_process, make_ready, refuse
-from .grid import grid
-from .store import Store
+from .grid import grid, on_shares
+from .store import Store, published
 from .work import How, batches
+from ..active import learner_of
 from ..strategies import strategy_of
 from ..trainer import epochs_for
 
 # %% ../../nbs/87_fill.ipynb #262528ea
 def figure_runs(
-    params:dict, # parameters of the template `learning_curves`
+    params:dict, # parameters of a template that executes one grid, such as `learning_curves`
     root=None, # data root
 )->list: # of Run, in the order in which they are wanted
     "The runs of a figure: seed by seed, strategies that train an adversary at the paper's size last."
     if missing := {"dataset", "samplers", "strategies"} - set(params): raise UserError(f"These are no parameters of learning curves: {', '.join(sorted(missing))} are missing.")
     axes = {k: v for k, v in params.items() if k in signature(grid).parameters}
     runs = grid(n=len(load(params["dataset"], root).train), **axes)
+    if "share" in params: runs = on_shares(runs, params["share"])
     return sorted(runs, key=lambda run: (strategy_of(run.strategy).heavy, run.seed))
 
 # %% ../../nbs/87_fill.ipynb #3fda25e8
@@ -79,7 +81,7 @@ def fill(
     minutes:float, # the time limit
     device:str="auto", # where to compute
     precision:str="auto", # number format
-    cohort:int=0, # groups that train together; 0: 8 on a GPU, 1 on a CPU
+    cohort:int=0, # groups that train together; 0: 8 on a GPU, 1 on a CPU, or 16 on frozen features
     threads:int=1, # of a CPU's process
     root=None, # data root
     say=print, # where to report
@@ -88,7 +90,11 @@ def fill(
     "Do missing rounds of figures until time is up."
     check_minutes(minutes)
     end, here, done, errors = clock() + 60 * minutes, pick_device(device), [], []
-    how = How(str(store.folder.resolve()), root and str(root), here, precision, cohort or (8 if here.startswith("cuda") else 1), threads)
+    every = list(dict.fromkeys(sum(plans.values(), [])))
+    store = Store(store.folder, store.also or published(every))
+    together = cohort or (8 if here.startswith("cuda") else learner_of(every[0].recipe).together)
+    also = str(store.also.folder.resolve()) if store.also else ""
+    how = How(str(store.folder.resolve()), root and str(root), here, precision, together, threads, also=also)
     def tell(n, note):
         done.append(n)
         if clock() >= end: raise TimeUp
@@ -99,7 +105,7 @@ def fill(
             outcome, = in_this_process([share], how, tell)
             if isinstance(outcome, Exception) and not isinstance(outcome, TimeUp): errors.append(outcome)
         say(cost_text(name, cost(runs, store)))
-    left = sum(len(run.budgets) - len(store.rounds(run)) for run in dict.fromkeys(sum(plans.values(), [])))
+    left = sum(len(run.budgets) - len(store.rounds(run)) for run in every)
     say(f"{sum(done):,} rounds done, {left:,} left" + (": call again to go on" if left else ""))
     refuse(errors)
     return left == 0
