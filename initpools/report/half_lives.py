@@ -14,8 +14,8 @@ from ..core import stream
 from .comparison import Curves, leads
 from .statistics import interval
 
-# %% ../../nbs/90b_half_lives.ipynb #e59526a6
-KEPT = np.linspace(0, 1, 501) # shares that a round may leave
+# %% ../../nbs/90b_half_lives.ipynb #b41fd9a0
+KEPT = np.linspace(0, 1, 201) # shares that a round may leave
 
 def half_life(
     d, # (..., R) leads in rounds 0, 1, ..., R - 1
@@ -25,7 +25,7 @@ def half_life(
     basis = KEPT[:, None]**np.arange(d.shape[-1])
     basis /= np.linalg.norm(basis, axis=1, keepdims=True)
     score = d @ basis.T * np.sign(d[..., :1])
-    best = np.argmax(np.nan_to_num(score, nan=-np.inf), -1)
+    best = np.argmax(score, -1)
     inner = np.clip(best, 1, len(KEPT) - 2)
     below, at, above = (np.take_along_axis(score, (inner + i)[..., None], -1)[..., 0] for i in (-1, 0, 1))
     bend = below - 2 * at + above
@@ -101,7 +101,7 @@ def shares_left(
     low, high = middle(draws / draws[:, :1])
     return pd.DataFrame(dict(round=np.arange(len(mean)), left=mean / mean[0], low=low, high=high))
 
-# %% ../../nbs/90b_half_lives.ipynb #a2372494
+# %% ../../nbs/90b_half_lives.ipynb #e81f7a8c
 def labels_for(
     target, # (...) accuracies
     curves, # (..., R) mean accuracies
@@ -115,8 +115,8 @@ def labels_for(
     before = np.maximum(first - 1, 0)
     high, low = (np.take_along_axis(a, i[..., None], -1)[..., 0] for i in (first, before))
     share = (target - low) / np.where(first > 0, high - low, 1)
-    at = np.where(first > 0, x[before] + share * (x[first] - x[before]), x[0])
-    return np.where(there.any(-1), np.exp(at), np.inf)
+    at = np.where(first > 0, np.exp(x[before] + share * (x[first] - x[before])), labels[0])
+    return np.where(there.any(-1), at, np.inf)
 
 def label_ratio(
     pool, # (..., R) mean accuracies
