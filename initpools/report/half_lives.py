@@ -6,9 +6,10 @@
 __all__ = ['KEPT', 'SURE', 'GONE', 'half_life', 'resampled', 'middle', 'is_sure', 'decay', 'say_half_life', 'shares_left',
            'labels_for', 'label_ratio', 'start_ratio', 'savings', 'lasting']
 
-# %% ../../nbs/90b_half_lives.ipynb #0bfad0c3
+# %% ../../nbs/90b_half_lives.ipynb #a9bfe4f1
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ..core import stream
 from .comparison import Curves, leads
@@ -34,7 +35,7 @@ def half_life(
     with np.errstate(divide="ignore"): h = -1 / np.log2(q)
     return np.where(np.isnan(d).any(-1), np.nan, np.abs(h))
 
-# %% ../../nbs/90b_half_lives.ipynb #abf71734
+# %% ../../nbs/90b_half_lives.ipynb #e99a56f4
 SURE = 2. # half-widths of its interval that a start gap has to measure
 
 def resampled(
@@ -50,9 +51,11 @@ def resampled(
 
 def middle(
     draws, # (resamples, ...) bootstrap results, which may be infinite
+    n:int, # seeds
 )->tuple: # lower and upper end of 95 %
-    "Percentile interval; no arithmetic on the values, so infinity is a value like others."
-    return tuple(np.quantile(draws, [.025, .975], axis=0, method="inverted_cdf"))
+    "Expanded percentile interval; no arithmetic on the values, so infinity is a value like others."
+    tail = stats.norm.cdf(-(n / (n - 1))**.5 * stats.t.ppf(.975, n - 1))
+    return tuple(np.quantile(draws, [tail, 1 - tail], axis=0, method="inverted_cdf"))
 
 def is_sure(
     start, # (seeds,) leads in round 0
@@ -61,7 +64,7 @@ def is_sure(
     mean, low, high = interval(start)
     return bool(abs(mean) > SURE * (high - low) / 2)
 
-# %% ../../nbs/90b_half_lives.ipynb #61134428
+# %% ../../nbs/90b_half_lives.ipynb #97eec750
 def decay(
     d, # (seeds, R) leads of one cell
     rng:np.random.Generator, # draws the seeds again
@@ -70,7 +73,7 @@ def decay(
     d = np.asarray(d, float)
     d = d[np.isfinite(d).all(1)]
     if len(d) < 2 or d.shape[1] < 3 or not is_sure(d[:, 0]): return np.nan, np.nan, np.nan
-    low, high = middle(half_life(resampled(d, rng)))
+    low, high = middle(half_life(resampled(d, rng)), len(d))
     return float(half_life(d.mean(0))), float(low), float(high)
 
 # %% ../../nbs/90b_half_lives.ipynb #74b5d670
@@ -89,7 +92,7 @@ def say_half_life(
     if low > last or high < GONE: return said
     return f"{said} [{end(low)}, {end(high)}]"
 
-# %% ../../nbs/90b_half_lives.ipynb #be4941ca
+# %% ../../nbs/90b_half_lives.ipynb #c6d8b989
 def shares_left(
     d, # (seeds, R) leads of one cell
     rng:np.random.Generator, # draws the seeds again
@@ -98,7 +101,7 @@ def shares_left(
     d = np.asarray(d, float)
     d = d[np.isfinite(d).all(1)]
     mean, draws = d.mean(0), resampled(d, rng)
-    low, high = middle(draws / draws[:, :1])
+    low, high = middle(draws / draws[:, :1], len(d))
     return pd.DataFrame(dict(round=np.arange(len(mean)), left=mean / mean[0], low=low, high=high))
 
 # %% ../../nbs/90b_half_lives.ipynb #e81f7a8c
@@ -137,7 +140,7 @@ def start_ratio(
     "Labels that random needs for the pool's first accuracy, over those of the first round."
     return labels_for(np.asarray(pool, float)[..., 0], random, labels) / labels[0]
 
-# %% ../../nbs/90b_half_lives.ipynb #05a76b6d
+# %% ../../nbs/90b_half_lives.ipynb #22e5c919
 def savings(
     pool, # (seeds, R) accuracies of one cell
     random, # (seeds, R) those of the random pool, seed by seed
@@ -150,9 +153,10 @@ def savings(
     mean, draws = pair.mean(0), np.moveaxis(resampled(pair, rng), 1, 0)
     ratio, censored = label_ratio(*mean, labels)
     many, first = label_ratio(*draws, labels)[0], start_ratio(*draws, labels)
+    many, first = (middle(x, len(pair)) for x in (many, first))
     at = {1: "at least", -1: "at most", 0: ""}[int(censored)]
-    found = dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, (ratio, *middle(many)))))
-    start = map(float, (start_ratio(*mean, labels), *middle(first)))
+    found = dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, (ratio, *many))))
+    start = map(float, (start_ratio(*mean, labels), *first))
     return found | dict(ratio_at=at) | dict(zip(("start_ratio", "start_ratio_low", "start_ratio_high"), start))
 
 # %% ../../nbs/90b_half_lives.ipynb #e699a61d

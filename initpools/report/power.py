@@ -14,7 +14,7 @@ from scipy import stats
 
 from ..core import UserError
 
-# %% ../../nbs/90d_power.ipynb #e5144b78
+# %% ../../nbs/90d_power.ipynb #cf2da3ac
 def power_different(
     n:int, # seeds
     difference:float, # the true one, in accuracy
@@ -22,10 +22,20 @@ def power_different(
     level:float=.05, # of the two-sided test
 )->float:
     "Chance that a paired test finds a difference."
-    critical, shift = stats.t.isf(level / 2, n - 1), abs(difference) * n**.5 / sd
-    return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+    s = _spreads(n, sd)
+    return 1 - _inside(stats.t.isf(level / 2, n - 1) * s / n**.5, difference, sd / n**.5)
 
-# %% ../../nbs/90d_power.ipynb #1e8ce5bd
+def _spreads(n, sd):
+    "Sample standard deviations at evenly spaced quantiles of their distribution."
+    quantiles = (np.arange(2000) + .5) / 2000
+    return sd * np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))
+
+def _inside(room, truth, error):
+    "Chance that a normal mean lies within +- room, averaged over the rooms."
+    chance = stats.norm.cdf((room - truth) / error) - stats.norm.cdf((-room - truth) / error)
+    return float(chance.mean())
+
+# %% ../../nbs/90d_power.ipynb #a6d7ce62
 def power_equal(
     n:int, # seeds
     margin:float, # of the equivalence test, in accuracy
@@ -34,12 +44,9 @@ def power_equal(
     truth:float=0., # the true difference
 )->float:
     "Chance that an equivalence test finds equality."
-    quantiles = (np.arange(2000) + .5) / 2000
-    s = sd * np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))
+    s = _spreads(n, sd)
     room = np.maximum(margin - stats.t.isf(level, n - 1) * s / n**.5, 0)
-    error = sd / n**.5
-    inside = stats.norm.cdf((room - truth) / error) - stats.norm.cdf((-room - truth) / error)
-    return float(inside.mean())
+    return _inside(room, truth, sd / n**.5)
 
 # %% ../../nbs/90d_power.ipynb #b7bb061a
 MOST = 10_000 # seeds
