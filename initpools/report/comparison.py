@@ -98,17 +98,19 @@ def moments(
     table.columns.name = "moment"
     return table
 
-# %% ../../nbs/90a_pools_compared.ipynb #8b5f8494
+# %% ../../nbs/90a_pools_compared.ipynb #18609e03
 def leads(
     values:pd.DataFrame, # a row a run (setting, sampler, strategy, seed)
-    reference:str="random", # the pool compared with
+    reference:str="random", # the pool, or the query, compared with
+    of:str="sampler", # what is compared: "sampler" or "strategy"
 )->pd.DataFrame: # the same columns, without the reference's rows; NaN where the reference has no such run
-    "Differences from the reference's run of the same setting, query and seed."
-    pools = values.index.get_level_values("sampler")
-    if reference not in pools: raise UserError(f"Leads over {reference!r} need its runs: add it to the grid.")
-    other = values.xs(reference, level="sampler")
-    paired = other.reindex(values.index.droplevel("sampler"))
-    return (values - paired.to_numpy())[pools != reference]
+    "Differences from the reference's run of the same setting and seed."
+    names = values.index.get_level_values(of)
+    if reference not in names:
+        raise UserError(f"Leads over {reference!r} need its runs: add it to the grid.")
+    other = values.xs(reference, level=of)
+    paired = other.reindex(values.index.droplevel(of))
+    return (values - paired.to_numpy())[names != reference]
 
 # %% ../../nbs/90a_pools_compared.ipynb #cfd83322
 MARGINS = (.005, .01) # what a reader may call "the same", in accuracy
@@ -206,13 +208,14 @@ def bca_table(
     rows = [(np.nanmean(d) if np.isfinite(d).any() else np.nan, *bca(d, rng)) for d in cells.to_numpy(float)]
     return pd.DataFrame(rows, cells.index, ["lead", "low", "high"]).reset_index()
 
-# %% ../../nbs/90a_pools_compared.ipynb #5d52887c
+# %% ../../nbs/90a_pools_compared.ipynb #430fc9b6
 def lead_curves(
     curves:Curves, # runs side by side
-    reference:str="random", # the pool compared with
+    reference:str="random", # the pool, or the query, compared with
+    of:str="sampler", # what is compared: "sampler" or "strategy"
 )->pd.DataFrame: # a row a cell and round: round, labels, lead, low, high, seeds
     "Leads round by round."
-    d, at = leads(curves.accuracy, reference), list(curves.labels.index.names)
+    d, at = leads(curves.accuracy, reference, of), list(curves.labels.index.names)
     cells = d.stack().unstack("seed") # a run's missing rounds fall out here
     table = paired_tests(cells, ()).set_index(cells.index).reset_index()
     labels = curves.labels.stack().rename("labels").reset_index()

@@ -159,16 +159,17 @@ def savings(
     start = map(float, (start_ratio(*mean, labels), *first))
     return found | dict(ratio_at=at) | dict(zip(("start_ratio", "start_ratio_low", "start_ratio_high"), start))
 
-# %% ../../nbs/90b_half_lives.ipynb #e699a61d
+# %% ../../nbs/90b_half_lives.ipynb #2937dbe4
 def lasting(
     curves:Curves, # runs side by side
-    reference:str="random", # the pool compared with
+    reference:str="random", # the pool, or the query, compared with
+    of:str="sampler", # what is compared: "sampler" or "strategy"
     rng:np.random.Generator=None, # draws the seeds again; default: a fixed one
 )->pd.DataFrame: # a row a cell: half_life with its ends, in words, and the label ratios
     "For how long each lead lasts, and how many labels it saves."
     rng, rows = rng or stream("lasting"), []
     at, names = list(curves.labels.index.names), curves.accuracy.index.names
-    gaps = leads(curves.accuracy, reference)
+    gaps = leads(curves.accuracy, reference, of)
     cells = [n for n in names if n != "seed"]
     for cell, d in gaps.groupby(cells, sort=False):
         name = dict(zip(cells, cell))
