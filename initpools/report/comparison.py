@@ -184,16 +184,16 @@ def compare(
     table["tost_holm"] = groups[tost_name(margin)].transform(holm)
     return table.assign(verdict=words(table, margin)).reset_index()
 
-# %% ../../nbs/90a_pools_compared.ipynb #93a4e5d1
+# %% ../../nbs/90a_pools_compared.ipynb #9badfbef
 def bca(
     d, # (seeds,) leads; NaN where a seed is missing
     rng:np.random.Generator, # draws the seeds again
     resamples:int=5000, # how often
-)->tuple: # lower and upper end of 95 %; NaN with fewer than two seeds
+)->tuple: # lower and upper end of 95 %; NaN with fewer than FEWEST seeds
     "BCa bootstrap interval of a mean over seeds."
     d = np.asarray(d, float)
     d = d[np.isfinite(d)]
-    if len(d) < 2: return np.nan, np.nan
+    if len(d) < FEWEST: return np.nan, np.nan
     if np.ptp(d) < 1e-12: return float(d[0]), float(d[0])
     found = stats.bootstrap((d,), np.mean, method="BCa", n_resamples=resamples, rng=rng)
     return tuple(map(float, found.confidence_interval))

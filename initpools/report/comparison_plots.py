@@ -73,7 +73,7 @@ def lead_panels(
     fig.legend(*handles, loc="outside lower center", ncols=max(1, int(width / 1.9)), frameon=False, fontsize=8)
     return fig
 
-# %% ../../nbs/91a_comparison_plots.ipynb #f434c47e
+# %% ../../nbs/91a_comparison_plots.ipynb #534e5829
 VERDICTS = { # word -> face, text, hatch
     "better": ("#0072B2", "white", ""), "equal": ("#D4D4D4", "black", ""),
     "worse": ("#E69F00", "black", ""), "open": ("white", "#555555", "////"),
@@ -93,7 +93,7 @@ def verdict_map(
         x, y = queries.index(r.strategy), pools.index(r.sampler)
         ax.add_patch(plt.Rectangle((x - .47, y - .46), .94, .92, fc=face, ec="#C9C9C9", hatch=hatch, lw=.4))
         box = dict(fc="white", ec="none", pad=.6) if hatch else None
-        ax.text(x, y, f"{100 * getattr(r, value):+.1f}", ha="center", va="center", fontsize=7, color=ink, bbox=box)
+        ax.text(x, y, f"{100 * getattr(r, value):+.1f}".replace("-0.0", "+0.0"), ha="center", va="center", fontsize=7, color=ink, bbox=box)
     ax.set(xlim=(-.5, len(queries) - .5), ylim=(len(pools) - .5, -.5))
     ax.set_xticks(range(len(queries)), [strategy_title(q) for q in queries], rotation=30, ha="right", fontsize=7)
     ax.set_yticks(range(len(pools)), [pool_title(p) for p in pools], fontsize=7)

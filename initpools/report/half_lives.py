@@ -6,13 +6,13 @@
 __all__ = ['KEPT', 'SURE', 'GONE', 'half_life', 'resampled', 'middle', 'is_sure', 'decay', 'say_half_life', 'shares_left',
            'labels_for', 'label_ratio', 'start_ratio', 'savings', 'lasting']
 
-# %% ../../nbs/90b_half_lives.ipynb #a9bfe4f1
+# %% ../../nbs/90b_half_lives.ipynb #539783e2
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from ..core import stream
-from .comparison import Curves, leads
+from .comparison import FEWEST, Curves, leads
 from .statistics import interval
 
 # %% ../../nbs/90b_half_lives.ipynb #b41fd9a0
@@ -64,19 +64,19 @@ def is_sure(
     mean, low, high = interval(start)
     return bool(abs(mean) > SURE * (high - low) / 2)
 
-# %% ../../nbs/90b_half_lives.ipynb #97eec750
+# %% ../../nbs/90b_half_lives.ipynb #a7090b52
 def decay(
     d, # (seeds, R) leads of one cell
     rng:np.random.Generator, # draws the seeds again
-)->tuple: # half-life, lower and upper end; NaN where the start gap is not certain
+)->tuple: # half-life, lower and upper end; NaN where the start gap is not certain, or seeds or rounds too few
     "Half-life of a lead with its interval."
     d = np.asarray(d, float)
     d = d[np.isfinite(d).all(1)]
-    if len(d) < 2 or d.shape[1] < 3 or not is_sure(d[:, 0]): return np.nan, np.nan, np.nan
+    if len(d) < FEWEST or d.shape[1] < 3 or not is_sure(d[:, 0]): return np.nan, np.nan, np.nan
     low, high = middle(half_life(resampled(d, rng)), len(d))
     return float(half_life(d.mean(0))), float(low), float(high)
 
-# %% ../../nbs/90b_half_lives.ipynb #74b5d670
+# %% ../../nbs/90b_half_lives.ipynb #710f20c8
 GONE = .25 # a half-life below it leaves less than a sixteenth after one round
 
 def say_half_life(
@@ -86,7 +86,7 @@ def say_half_life(
     last:int, # index of the last round
 )->str:
     "A half-life as a person would write it."
-    if np.isnan(h): return "start gap not certain"
+    if np.isnan(h): return "no certain start gap"
     def end(x): return f"{last} or more" if x > last else "0" if x < GONE else f"{x:.1f}"
     said = "longer than the run" if h > last else "gone after one round" if h < GONE else f"{h:.1f} rounds"
     if low > last or high < GONE: return said
@@ -140,7 +140,7 @@ def start_ratio(
     "Labels that random needs for the pool's first accuracy, over those of the first round."
     return labels_for(np.asarray(pool, float)[..., 0], random, labels) / labels[0]
 
-# %% ../../nbs/90b_half_lives.ipynb #22e5c919
+# %% ../../nbs/90b_half_lives.ipynb #4101b785
 def savings(
     pool, # (seeds, R) accuracies of one cell
     random, # (seeds, R) those of the random pool, seed by seed
@@ -153,19 +153,20 @@ def savings(
     mean, draws = pair.mean(0), np.moveaxis(resampled(pair, rng), 1, 0)
     ratio, censored = label_ratio(*mean, labels)
     many, first = label_ratio(*draws, labels)[0], start_ratio(*draws, labels)
-    many, first = (middle(x, len(pair)) for x in (many, first))
+    enough = len(pair) >= FEWEST
+    many, first = (middle(x, len(pair)) if enough else (np.nan, np.nan) for x in (many, first))
     at = {1: "at least", -1: "at most", 0: ""}[int(censored)]
     found = dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, (ratio, *many))))
     start = map(float, (start_ratio(*mean, labels), *first))
     return found | dict(ratio_at=at) | dict(zip(("start_ratio", "start_ratio_low", "start_ratio_high"), start))
 
-# %% ../../nbs/90b_half_lives.ipynb #2937dbe4
+# %% ../../nbs/90b_half_lives.ipynb #65eb3462
 def lasting(
     curves:Curves, # runs side by side
     reference:str="random", # the pool, or the query, compared with
     of:str="sampler", # what is compared: "sampler" or "strategy"
     rng:np.random.Generator=None, # draws the seeds again; default: a fixed one
-)->pd.DataFrame: # a row a cell: half_life with its ends, in words, and the label ratios
+)->pd.DataFrame: # a row a cell: half_life with its ends, in words, what is left at the end, and the label ratios
     "For how long each lead lasts, and how many labels it saves."
     rng, rows = rng or stream("lasting"), []
     at, names = list(curves.labels.index.names), curves.accuracy.index.names
@@ -179,6 +180,9 @@ def lasting(
         mine = d[labels.index].to_numpy()
         h = decay(mine, rng)
         said = dict(zip(("half_life", "half_life_low", "half_life_high"), h), half_life_said=say_half_life(*h, len(labels) - 1))
-        whole = np.isfinite(mine).all(1).sum() > 1
-        rows.append(name | said | (savings(pool, pool - mine, labels.to_numpy(), rng) if whole else {}))
+        seeds = np.isfinite(mine).all(1).sum()
+        if seeds < FEWEST: said["half_life_said"] = "too few seeds"
+        left = [np.nan] * 3 if np.isnan(h[0]) else shares_left(mine, rng).iloc[-1, 1:]
+        said |= dict(zip(("left", "left_low", "left_high"), left))
+        rows.append(name | said | (savings(pool, pool - mine, labels.to_numpy(), rng) if seeds else {}))
     return pd.DataFrame(rows)
