@@ -12,7 +12,7 @@ from .comparison import (MARGINS, SETTING, bca_table, compare, leads, moments,
                                          side_by_side, tost_name)
 from .half_lives import lasting
 
-# %% ../../nbs/90e_answers.ipynb #d95141f1
+# %% ../../nbs/90e_answers.ipynb #109fde34
 def answers(
     frame:pd.DataFrame, # tidy rounds of any number of data sets
     setting:tuple=SETTING, # columns that tell experiments apart
@@ -25,14 +25,14 @@ def answers(
     curves = side_by_side(frame, setting)
     d = leads(moments(curves), reference, of)
     cell = [n for n in d.index.names if n != "seed"]
-    table = _named(compare(d, "end", family, margin), "end", cell).drop(columns="lead", errors="ignore")
+    table = _named(compare(d, "end", family, margin), "end", cell)
     area = _named(bca_table(d, "area"), "area", cell)
     gap = _named(compare(d, "start", family, margin), "gap", cell)[[*cell, "gap", "gap_low", "gap_high"]]
     table = table.assign(margin=margin)
     for more in (area, gap, lasting(curves, reference, of)): table = table.merge(more, on=cell, how="left")
-    tests = ["p", "p_holm", *(tost_name(m) for m in sorted({*MARGINS, margin})), "tost_holm", "verdict", "margin"]
-    first = [*cell, "end", "end_low", "end_high", *tests]
-    last = ["sd", "seeds"]
+    tost = [tost_name(m) for m in sorted({*MARGINS, margin})]
+    tests = ["p", "p_holm", *tost, "tost_holm", "verdict", "margin"]
+    first, last = [*cell, "end", "end_low", "end_high", *tests], ["sd", "seeds"]
     return table[[*first, *(c for c in table if c not in [*first, *last]), *last]]
 
 def _named(table, name, cell):

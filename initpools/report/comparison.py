@@ -15,7 +15,7 @@ from scipy import stats
 
 from ..core import UserError, stream
 
-# %% ../../nbs/90a_pools_compared.ipynb #1926ae9c
+# %% ../../nbs/90a_pools_compared.ipynb #36ca7173
 SETTING = ("dataset", "features", "start") # columns that tell experiments apart; those that a frame lacks are left out
 WHO = ["sampler", "strategy", "seed"]
 
@@ -35,17 +35,23 @@ def side_by_side(
     at = [c for c in setting if c in frame]
     if not at: raise UserError("Runs need a setting in common: name a column of the frame in setting=.")
     index = [*at, *WHO]
-    twice = frame.duplicated([*index, "round"])
-    if twice.any():
-        run = ", ".join(f"{c} {v}" for c, v in frame.loc[twice, index].iloc[0].items())
-        raise UserError(f"Two runs are called {run}: name the column that tells them apart in setting=, or leave one out.")
+    _check_names(frame, index)
     labels = frame.groupby([*at, "round"])["labels"].agg(["min", "max"])
     if (labels["min"] < labels["max"]).any():
-        raise UserError("Runs of one setting have different numbers of labels in one round: compare them apart.")
+        raise UserError("Runs of one setting have different numbers of labels in one round: "
+                        "compare them apart.")
     accuracy = frame.set_index([*index, "round"])[value].unstack("round")
     return Curves(accuracy, labels["max"].unstack("round"))
 
-# %% ../../nbs/90a_pools_compared.ipynb #21f47832
+# %% ../../nbs/90a_pools_compared.ipynb #c52d06a7
+def _check_names(frame, index):
+    "Refuse a frame in which two runs have one name."
+    twice = frame.duplicated([*index, "round"])
+    if not twice.any(): return
+    run = ", ".join(f"{c} {v}" for c, v in frame.loc[twice, index].iloc[0].items())
+    raise UserError(f"Two runs are called {run}: name the column that tells them apart in setting=, "
+                    "or leave one out.")
+
 def _with_start(frame, setting):
     "The frame with its start sizes, and with no feature missing."
     frame = frame.assign(**{c: frame[c].fillna("") for c in setting if c in frame and frame[c].isna().any()})
@@ -221,12 +227,13 @@ def lead_curves(
     labels = curves.labels.stack().rename("labels").reset_index()
     return table.merge(labels, on=[*at, "round"])
 
-# %% ../../nbs/90a_pools_compared.ipynb #555cb60d
+# %% ../../nbs/90a_pools_compared.ipynb #3b5b261d
 def mixture(
     frame:pd.DataFrame, # tidy rounds of the store; with made=True also versions are looked at
 )->str: # a sentence for the caption; empty where all runs were made alike
     "Which number formats and versions stand in one comparison."
     formats = frame["device"].str.rsplit(", ", n=1).str[-1] if "device" in frame else pd.Series(dtype=str)
     seen = {"number formats": formats, **{c: frame[c] for c in ("torch", "initpools") if c in frame}}
-    said = [f"{what} {', '.join(sorted(map(str, v.dropna().unique())))}" for what, v in seen.items() if v.nunique() > 1]
+    several = {what: sorted(map(str, v.dropna().unique())) for what, v in seen.items() if v.nunique() > 1}
+    said = [f"{what} {', '.join(names)}" for what, names in several.items()]
     return f"Runs of several {'; of '.join(said)} are compared." if said else ""

@@ -14,7 +14,7 @@ from .plots import entitle, in_order, style
 from ..samplers import SAMPLERS, pool_title
 from ..strategies import STRATEGIES, strategy_title
 
-# %% ../../nbs/91a_comparison_plots.ipynb #845f88a1
+# %% ../../nbs/91a_comparison_plots.ipynb #1b042ff6
 def lead_panel(
     lines:pd.DataFrame, # as `lead_curves` gives it, of one setting and one query
     ax=None, # matplotlib axes; default: new ones
@@ -30,7 +30,8 @@ def lead_panel(
     for name in in_order(lines[of], {"sampler": SAMPLERS, "strategy": STRATEGIES}[of]):
         points, look = lines[lines[of] == name].sort_values("labels"), style(name)
         ax.plot(points.labels, 100 * points.lead, ms=3.2, lw=1.2, label=title(name), **look)
-        ax.fill_between(points.labels, 100 * points.low, 100 * points.high, color=look["color"], alpha=.15, lw=0)
+        ends = 100 * points.low, 100 * points.high
+        ax.fill_between(points.labels, *ends, color=look["color"], alpha=.15, lw=0)
     return _in_points(ax, margin)
 
 def _in_points(ax, margin):
@@ -46,7 +47,7 @@ def _in_points(ax, margin):
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
-# %% ../../nbs/91a_comparison_plots.ipynb #075393e5
+# %% ../../nbs/91a_comparison_plots.ipynb #7fab8e4a
 def lead_panels(
     lines:pd.DataFrame, # as `lead_curves` gives it, of one setting
     title:str="", # of the whole figure
@@ -70,10 +71,11 @@ def lead_panels(
     fig.supylabel("lead over a random pool, points", fontsize=10)
     entitle(fig, title, subtitle)
     handles = axs.flat[0].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside lower center", ncols=max(1, int(width / 1.9)), frameon=False, fontsize=8)
+    across = max(1, int(width / 1.9))
+    fig.legend(*handles, loc="outside lower center", ncols=across, frameon=False, fontsize=8)
     return fig
 
-# %% ../../nbs/91a_comparison_plots.ipynb #534e5829
+# %% ../../nbs/91a_comparison_plots.ipynb #489263c1
 VERDICTS = { # word -> face, text, hatch
     "better": ("#0072B2", "white", ""), "equal": ("#D4D4D4", "black", ""),
     "worse": ("#E69F00", "black", ""), "open": ("white", "#555555", "////"),
@@ -83,17 +85,22 @@ def verdict_map(
     table:pd.DataFrame, # as `answers` gives it, of one setting
     ax=None, # matplotlib axes; default: new ones
     value:str="end", # what is written into the squares, in accuracy
+    pools:list=None, # the rows; default: those of the table
+    queries:list=None, # the columns; default: those of the table
 ): # -> Axes
     "Pools by queries, coloured by verdict."
     import matplotlib.pyplot as plt
-    pools, queries = in_order(table.sampler, SAMPLERS), in_order(table.strategy, STRATEGIES)
+    pools = pools or in_order(table.sampler, SAMPLERS)
+    queries = queries or in_order(table.strategy, STRATEGIES)
     ax = ax or plt.subplots(figsize=(.75 * len(queries) + 2, .32 * len(pools) + 1), layout="constrained")[1]
     for r in table.itertuples():
         face, ink, hatch = VERDICTS[r.verdict]
+        text = f"{100 * getattr(r, value):+.1f}".replace("-0.0", "+0.0")
         x, y = queries.index(r.strategy), pools.index(r.sampler)
-        ax.add_patch(plt.Rectangle((x - .47, y - .46), .94, .92, fc=face, ec="#C9C9C9", hatch=hatch, lw=.4))
+        square = dict(fc=face, ec="#C9C9C9", hatch=hatch, lw=.4)
+        ax.add_patch(plt.Rectangle((x - .47, y - .46), .94, .92, **square))
         box = dict(fc="white", ec="none", pad=.6) if hatch else None
-        ax.text(x, y, f"{100 * getattr(r, value):+.1f}".replace("-0.0", "+0.0"), ha="center", va="center", fontsize=7, color=ink, bbox=box)
+        ax.text(x, y, text, ha="center", va="center", fontsize=7, color=ink, bbox=box)
     ax.set(xlim=(-.5, len(queries) - .5), ylim=(len(pools) - .5, -.5))
     ax.set_xticks(range(len(queries)), [strategy_title(q) for q in queries], rotation=30, ha="right", fontsize=7)
     ax.set_yticks(range(len(pools)), [pool_title(p) for p in pools], fontsize=7)
@@ -101,7 +108,7 @@ def verdict_map(
     ax.spines[:].set_visible(False)
     return ax
 
-# %% ../../nbs/91a_comparison_plots.ipynb #aa9c3b44
+# %% ../../nbs/91a_comparison_plots.ipynb #b441cc67
 def verdict_maps(
     table:pd.DataFrame, # as `answers` gives it
     title:str="", # of the whole figure
@@ -113,19 +120,26 @@ def verdict_maps(
     import matplotlib.pyplot as plt
     keys = [c for c in by if c in table]
     parts = list(table.groupby(keys, sort=False))
-    columns, pools, queries = min(columns, len(parts)), table.sampler.nunique(), table.strategy.nunique()
+    pools, queries = in_order(table.sampler, SAMPLERS), in_order(table.strategy, STRATEGIES)
+    columns = min(columns, len(parts))
     rows = -(-len(parts) // columns)
-    size = (columns * (.52 * queries + .2) + 1.8, rows * (.3 * pools + .35) + 1.7)
-    fig, axs = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained")
+    size = (columns * (.52 * len(queries) + .2) + 1.8, rows * (.3 * len(pools) + .35) + 1.7)
+    fig, axs = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False,
+                            layout="constrained")
     for ax, (name, some) in zip(axs.flat, parts):
-        verdict_map(some, ax).set_title(_said(keys, name), fontsize=9)
+        verdict_map(some, ax, pools=pools, queries=queries).set_title(_said(keys, name), fontsize=9)
     for ax in axs.flat[len(parts):]: ax.axis("off")
-    near = f"{100 * table.margin.iloc[0]:g} point" if "margin" in table else "the margin"
-    known = {"better": "better", "equal": f"equal within {near}", "worse": "worse", "open": "open"}
-    handles = [plt.Rectangle((0, 0), 1, 1, fc=VERDICTS[w][0], ec="#999999", hatch=VERDICTS[w][2], lw=.5) for w in known]
-    fig.legend(handles, known.values(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    _key(fig, table.margin.iloc[0])
     entitle(fig, title, subtitle)
     return fig
+
+def _key(fig, margin):
+    "What the colours of a map say."
+    import matplotlib.pyplot as plt
+    said = {w: w for w in VERDICTS} | {"equal": f"equal within {100 * margin:g} point{'s' * (margin != .01)}"}
+    looks = [dict(fc=face, hatch=hatch) for face, _, hatch in VERDICTS.values()]
+    handles = [plt.Rectangle((0, 0), 1, 1, ec="#999999", lw=.5, **look) for look in looks]
+    fig.legend(handles, said.values(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
 def _said(keys, values):
     "A setting as a title."
@@ -134,7 +148,7 @@ def _said(keys, values):
     words = [str(v) for v in facts.values() if v != ""]
     return ", ".join(words + ([f"{start:,} at the start"] if start is not None else []))
 
-# %% ../../nbs/91a_comparison_plots.ipynb #888ce02b
+# %% ../../nbs/91a_comparison_plots.ipynb #ed7f1c0b
 QUERY_MARKS = "osD^vPX*<>"
 
 def half_life_dots(
@@ -155,13 +169,14 @@ def half_life_dots(
         ax.plot(x, y, ">" if r.half_life > last else QUERY_MARKS[i % len(QUERY_MARKS)], color=look["color"], ms=4)
     ax.set_yticks(range(len(pools)), [pool_title(p) for p in pools], fontsize=7)
     ax.set(xlim=(0, last + .15), ylim=(len(pools) - .5, -.5), xlabel="half-life, rounds")
-    marks = [plt.Line2D([], [], ls="", marker=QUERY_MARKS[i % len(QUERY_MARKS)], color="#555555", ms=4) for i in range(len(queries))]
-    ax.legend(marks, [strategy_title(q) for q in queries], fontsize=6, frameon=False)
+    marks = [QUERY_MARKS[i % len(QUERY_MARKS)] for i in range(len(queries))]
+    ax.legend([plt.Line2D([], [], ls="", marker=m, color="#555555", ms=4) for m in marks],
+              [strategy_title(q) for q in queries], fontsize=6, frameon=False)
     ax.grid(alpha=.25, lw=.5)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
-# %% ../../nbs/91a_comparison_plots.ipynb #7326e772
+# %% ../../nbs/91a_comparison_plots.ipynb #9c6b4422
 def rank_diagram(
     table:pd.DataFrame, # as `rank_pools` gives it
     ax=None, # matplotlib axes; default: new ones
@@ -176,7 +191,8 @@ def rank_diagram(
         ax.text(rank + .12, y, pool_title(name), va="center", fontsize=7)
     reach = [int(np.sum(ranks <= r + cd)) - 1 for r in ranks] # the last pool that each cannot be told from
     for i, j in enumerate(reach):
-        if j > i and (i == 0 or reach[i - 1] < j): ax.plot([ranks[i]] * 2, [i, j], color="#999999", lw=2, alpha=.6, zorder=0)
+        if j == i or (i > 0 and reach[i - 1] == j): continue
+        ax.plot([ranks[i]] * 2, [i, j], color="#999999", lw=2, alpha=.6, zorder=0)
     ax.plot([1, 1 + cd], [-1, -1], color="black", lw=1.5, marker="|")
     ax.text(1, -1.25, f"critical difference {cd:.1f}", fontsize=7, va="bottom")
     ax.set(ylim=(len(table) - .3, -2.2), xlim=(.8, max(len(table), 1 + cd) + .8), yticks=[], xlabel="mean rank (1 is best)")

@@ -104,12 +104,12 @@ def shares_left(
     low, high = middle(draws / draws[:, :1], len(d))
     return pd.DataFrame(dict(round=np.arange(len(mean)), left=mean / mean[0], low=low, high=high))
 
-# %% ../../nbs/90b_half_lives.ipynb #e81f7a8c
+# %% ../../nbs/90b_half_lives.ipynb #ad91ea5f
 def labels_for(
     target, # (...) accuracies
     curves, # (..., R) mean accuracies
     labels, # (R,) labels of the rounds
-)->np.ndarray: # (...) labels; infinite where the accuracy is not reached; the first round's where that has it already
+)->np.ndarray: # (...) labels; infinite where not reached; the first round's where that has it already
     "Labels at which curves first reach an accuracy."
     a, x = np.asarray(curves, float), np.log(np.asarray(labels, float))
     target = np.asarray(target, float)
@@ -140,7 +140,7 @@ def start_ratio(
     "Labels that random needs for the pool's first accuracy, over those of the first round."
     return labels_for(np.asarray(pool, float)[..., 0], random, labels) / labels[0]
 
-# %% ../../nbs/90b_half_lives.ipynb #4101b785
+# %% ../../nbs/90b_half_lives.ipynb #c013e453
 def savings(
     pool, # (seeds, R) accuracies of one cell
     random, # (seeds, R) those of the random pool, seed by seed
@@ -158,15 +158,16 @@ def savings(
     at = {1: "at least", -1: "at most", 0: ""}[int(censored)]
     found = dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, (ratio, *many))))
     start = map(float, (start_ratio(*mean, labels), *first))
-    return found | dict(ratio_at=at) | dict(zip(("start_ratio", "start_ratio_low", "start_ratio_high"), start))
+    names = "start_ratio", "start_ratio_low", "start_ratio_high"
+    return found | dict(ratio_at=at) | dict(zip(names, start))
 
-# %% ../../nbs/90b_half_lives.ipynb #65eb3462
+# %% ../../nbs/90b_half_lives.ipynb #74842484
 def lasting(
     curves:Curves, # runs side by side
     reference:str="random", # the pool, or the query, compared with
     of:str="sampler", # what is compared: "sampler" or "strategy"
     rng:np.random.Generator=None, # draws the seeds again; default: a fixed one
-)->pd.DataFrame: # a row a cell: half_life with its ends, in words, what is left at the end, and the label ratios
+)->pd.DataFrame: # a row a cell: half_life, its ends and words, what is left at the end, label ratios
     "For how long each lead lasts, and how many labels it saves."
     rng, rows = rng or stream("lasting"), []
     at, names = list(curves.labels.index.names), curves.accuracy.index.names
@@ -176,13 +177,16 @@ def lasting(
         name = dict(zip(cells, cell))
         key = tuple(name[c] for c in at)
         labels = curves.labels.loc[key if len(at) > 1 else key[0]].dropna()
-        pool = curves.accuracy.loc[d.index, labels.index].to_numpy()
-        mine = d[labels.index].to_numpy()
-        h = decay(mine, rng)
-        said = dict(zip(("half_life", "half_life_low", "half_life_high"), h), half_life_said=say_half_life(*h, len(labels) - 1))
-        seeds = np.isfinite(mine).all(1).sum()
-        if seeds < FEWEST: said["half_life_said"] = "too few seeds"
-        left = [np.nan] * 3 if np.isnan(h[0]) else shares_left(mine, rng).iloc[-1, 1:]
-        said |= dict(zip(("left", "left_low", "left_high"), left))
-        rows.append(name | said | (savings(pool, pool - mine, labels.to_numpy(), rng) if seeds else {}))
+        pool, lead = (f.loc[d.index, labels.index].to_numpy() for f in (curves.accuracy, d))
+        whole = np.isfinite(lead).all(1)
+        saved = savings(pool, pool - lead, labels.to_numpy(), rng) if whole.any() else {}
+        rows.append(name | _lasted(lead[whole], rng) | saved)
     return pd.DataFrame(rows)
+
+def _lasted(lead, rng):
+    "Half-life and what is left, of one cell."
+    h = decay(lead, rng)
+    said = say_half_life(*h, lead.shape[1] - 1) if len(lead) >= FEWEST else "too few seeds"
+    left = [np.nan] * 3 if np.isnan(h[0]) else shares_left(lead, rng).iloc[-1, 1:]
+    found = dict(zip(("half_life", "half_life_low", "half_life_high"), h), half_life_said=said)
+    return found | dict(zip(("left", "left_low", "left_high"), left))

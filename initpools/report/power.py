@@ -48,7 +48,7 @@ def power_equal(
     room = np.maximum(margin - stats.t.isf(level, n - 1) * s / n**.5, 0)
     return _inside(room, truth, sd / n**.5)
 
-# %% ../../nbs/90d_power.ipynb #b7bb061a
+# %% ../../nbs/90d_power.ipynb #434e1cc3
 MOST = 10_000 # seeds
 
 def seeds_needed(
@@ -57,7 +57,8 @@ def seeds_needed(
 )->int: # seeds, at least 2
     "The fewest seeds that have a power."
     if power_at(MOST) < power:
-        raise UserError(f"Not even {MOST:,} seeds have a power of {power:.0%}: ask for a larger difference or margin.")
+        raise UserError(f"Not even {MOST:,} seeds have a power of {power:.0%}: "
+                        "ask for a larger difference or margin.")
     low, high = 1, 2
     while power_at(high) < power: low, high = high, min(2 * high, MOST)
     while high - low > 1:

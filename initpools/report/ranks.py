@@ -37,7 +37,7 @@ def interaction_test(
     spread = max(0., (found - noise) / ((pools - 1) * (queries - 1)))**.5
     return dict(p=float(p), spread=float(spread))
 
-# %% ../../nbs/90c_ranks.ipynb #c9f508cc
+# %% ../../nbs/90c_ranks.ipynb #52231813
 def interactions(
     values:pd.DataFrame, # a row a run (setting, sampler, strategy, seed), as `moments` gives them
     moment:str="end", # the column tested
@@ -53,10 +53,11 @@ def interactions(
         enough = min(len(pools), len(queries), len(wide)) > 1
         a = wide.to_numpy().reshape(len(wide), len(pools), len(queries))
         found = interaction_test(a, rng) if enough else dict(p=np.nan, spread=np.nan)
-        rows.append(dict(zip(at, name)) | found | dict(pools=len(pools), queries=len(queries), seeds=len(wide)))
+        sizes = dict(pools=len(pools), queries=len(queries), seeds=len(wide))
+        rows.append(dict(zip(at, name)) | found | sizes)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/90c_ranks.ipynb #114de5f9
+# %% ../../nbs/90c_ranks.ipynb #e4bb2b82
 def critical_difference(
     pools:int, # k
     sets:int, # N
@@ -84,7 +85,8 @@ def rank_pools(
     means = means.dropna()
     n, k = means.shape
     if n < 2 or k < 2:
-        raise UserError(f"Ranks of {k} pools over {n} data sets say nothing: two of each are needed, with all pools on every set.")
+        raise UserError(f"Ranks of {k} pools over {n} data sets say nothing: "
+                        "two of each are needed, with all pools on every set.")
     ranks = means.rank(axis=1, ascending=False)
     table = ranks.mean().sort_values().rename("rank").rename_axis("sampler").reset_index()
     return table.assign(cd=critical_difference(k, n, level), friedman=friedman(ranks), sets=n)
