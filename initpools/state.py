@@ -10,6 +10,12 @@ import numpy as np
 
 from .core import UserError, check_budget
 
+# %% ../nbs/05_state.ipynb #d9db1714
+def _lacking(name, views):
+    "What to do where a view is missing."
+    return (f"This state has no {name!r}: it holds {', '.join(sorted(views)) or 'nothing'}. Pretext views "
+            "come with a sampler's pretext task, model views after a round of training.")
+
 # %% ../nbs/05_state.ipynb #da184570
 class State:
     "A pool, what of it is labelled, and named views of its images."
@@ -20,24 +26,26 @@ class State:
         classes:int=None, # number of classes, where it is known
         model=None, # the trained network, for rules that must run it
         report=None, # function(text): what a rule that trains something says of its progress
-        **views, # name -> array whose rows are the pool's images, or a function without arguments that gives one
+        **views, # name -> array with one row for each image of the pool, or a function that gives it
     ):
-        self.n, self.classes, self._views = n, classes, views
-        self.model, self.report = model, report or (lambda text: None)
+        self.n, self.classes = n, classes
+        self._views, self.model = views, model
+        self.report = report or (lambda text: None)
         self.labelled, self.labels = np.asarray(labelled, np.int64), np.asarray(labels, np.int64)
         self.unlabelled = np.setdiff1d(np.arange(n), self.labelled)
-        if len(self.labels) != len(self.labelled): raise UserError(f"{len(self.labelled)} labelled images came with {len(self.labels)} labels: give one each.")
+        if len(self.labels) != len(self.labelled):
+            raise UserError(
+                f"{len(self.labelled)} labelled images came with {len(self.labels)} labels: give one each.")
 
     def __contains__(self, name): return name in self._views
-    def __repr__(self): return f"State(n={self.n}, labelled={len(self.labelled)}, views={sorted(self._views)})"
+    def __repr__(self):
+        return f"State(n={self.n}, labelled={len(self.labelled)}, views={sorted(self._views)})"
 
     def all(self,
         name:str, # of the view
     )->np.ndarray: # (n, ...) one row an image of the pool
         "A view of the whole pool, computed when first asked for and then kept."
-        if name not in self._views:
-            raise UserError(f"This state has no {name!r}: it holds {', '.join(sorted(self._views)) or 'nothing'}. "
-                            "Pretext views come with a sampler's pretext task, model views after a round of training.")
+        if name not in self._views: raise UserError(_lacking(name, self._views))
         if callable(self._views[name]): self._views[name] = self._views[name]()
         return self._views[name]
 
@@ -60,10 +68,18 @@ def ask(
     "What a rule picks; an answer that breaks the contract is refused."
     check_budget(k, len(state.unlabelled))
     picks = np.asarray(rule(state, k, rng))
-    if picks.dtype.kind not in "iu" or picks.ndim != 1: raise UserError(f"{name} gave an array of {picks.dtype} and shape {picks.shape}: it has to return {k} indices of the pool.")
-    if len(picks) != k or len(set(picks.tolist())) != k: raise UserError(f"{name} picked {len(picks)} images, {len(set(picks.tolist()))} of them distinct: it has to return {k} distinct ones.")
+    if picks.dtype.kind not in "iu" or picks.ndim != 1:
+        raise UserError(f"{name} gave an array of {picks.dtype} and shape {picks.shape}: it has to return "
+                        f"{k} indices of the pool.")
+    if len(picks) != k or len(set(picks.tolist())) != k:
+        raise UserError(f"{name} picked {len(picks)} images, {len(set(picks.tolist()))} of them distinct: it "
+                        f"has to return {k} distinct ones.")
     wrong = picks[~np.isin(picks, state.unlabelled)]
-    if len(wrong): raise UserError(f"{name} picked image {wrong[0]}, which is {'labelled already' if wrong[0] in state.labelled else f'none of the {state.n} of the pool'}: it has to return entries of state.unlabelled, not positions in it.")
+    if len(wrong):
+        raise UserError(
+            f"{name} picked image {wrong[0]}, which is "
+            f"{'labelled already' if wrong[0] in state.labelled else f'none of the {state.n} of the pool'}: "
+            "it has to return entries of state.unlabelled, not positions in it.")
     return picks
 
 # %% ../nbs/05_state.ipynb #ec5809aa
@@ -72,7 +88,8 @@ def reading(
     views:dict, # name -> array or function, as for State
 )->State:
     "The same pool with other views in the place of some."
-    return State(state.n, state.labelled, state.labels, state.classes, state.model, state.report, **state._views | views)
+    return State(state.n, state.labelled, state.labels, state.classes, state.model, state.report,
+                 **state._views | views)
 
 # %% ../nbs/05_state.ipynb #49978028
 def select_random(
@@ -108,6 +125,9 @@ def on_part(
     "What a rule picks from a random part of the pool."
     check_budget(k, len(state.unlabelled))
     if len(state.unlabelled) <= max(candidates, k): return rule(state, k, rng)
-    part = np.sort(np.concatenate([state.labelled, rng.choice(state.unlabelled, max(candidates, k), replace=False)]))
+    drawn = rng.choice(state.unlabelled, max(candidates, k), replace=False)
+    part = np.sort(np.concatenate([state.labelled, drawn]))
     rows = {name: (lambda name=name: state(name, part)) for name in state._views}
-    return part[rule(State(len(part), np.searchsorted(part, state.labelled), state.labels, state.classes, state.model, state.report, **rows), k, rng)]
+    labelled = np.searchsorted(part, state.labelled)
+    small = State(len(part), labelled, state.labels, state.classes, state.model, state.report, **rows)
+    return part[rule(small, k, rng)]
