@@ -150,7 +150,9 @@ def reads_what_it_says(case:Case):
 
 def order_is_nothing(case:Case):
     "A rule without chance permutes with the pool; one with chance keeps its frequencies."
-    n, k, m = 12, 3, min(case.labelled, 4)
+    n = 12
+    k = 3
+    m = min(case.labelled, 4)
     views, order = toy_views(n, "small pool"), stream("order").permutation(n) # no exact ties
     def chosen(names, *name): # the images' own numbers, whatever their places
         s = toy_state(case, np.arange(m), views, names)
@@ -214,7 +216,8 @@ def cases_of(
 
 def all_cases()->list: # of Case
     "Every rule of the table in all its roles; those for a GPU are left out."
-    return [case for name, rule in RULES.items() if not rule.heavy for case in cases_of(name, rule)]
+    light = {name: rule for name, rule in RULES.items() if not rule.heavy}
+    return [case for name, rule in light.items() for case in cases_of(name, rule)]
 
 # %% ../nbs/71_contract.ipynb #afe65c85
 def check_rule(
@@ -222,7 +225,9 @@ def check_rule(
 )->list: # of (case, check, what is wrong or "")
     "Put a rule to the contract, in every role it can have."
     if isinstance(what, Rule): name, rule = what.title, what
-    else: name = rule_name(what); rule = find_rule(name)
+    else:
+        name = rule_name(what)
+        rule = find_rule(name)
     if not (found := cases_of(name, rule)):
         raise UserError(f"{name} can be neither pool nor query: no source and no model gives "
                         f"{' and '.join(rule.reads)} together.")

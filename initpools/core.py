@@ -20,9 +20,10 @@ class UserError(ValueError):
     "A mistake that the user can mend; its text is one sentence that says how."
 
 # %% ../nbs/00_core.ipynb #f064bf20
+# kind -> what `initpools list` calls it
 LISTED = {"sampler": "samplers", "strategy": "strategies", "strategy for frozen features": "frozen",
           "pretext task": "pretexts", "data set": "datasets", "model": "models", "recipe": "recipes",
-          "augmentation": "augments", "figure": "figures", "parameter": "FIGURE"} # kind -> what `initpools list` calls it
+          "augmentation": "augments", "figure": "figures", "parameter": "FIGURE"}
 
 def lookup(
     kind:str, # what is looked up, in words: "sampler"
@@ -34,7 +35,8 @@ def lookup(
     near = difflib.get_close_matches(str(name), table, n=3, cutoff=0.5)
     near += [n for n in table if len(str(name)) > 2 and str(name) in n and n not in near] # a part of a name
     help = [f"Did you mean {' or '.join(map(repr, near[:3]))}?"] * bool(near)
-    if kind in LISTED and not near: help.append(f"`initpools list {LISTED[kind]}` prints the {len(table)} valid names.")
+    if kind in LISTED and not near:
+        help.append(f"`initpools list {LISTED[kind]}` prints the {len(table)} valid names.")
     if kind not in LISTED and (not near or len(table) < 9): help.append(f"Valid: {', '.join(table)}.")
     raise UserError(f"There is no {kind} {name!r}. {' '.join(help)}")
 
@@ -45,7 +47,9 @@ def check_budget(
 ):
     "Refuse a budget that cannot be spent."
     if k < 1: raise UserError(f"A budget of {k} picks nothing: ask for at least 1 image.")
-    if k > n: raise UserError(f"A budget of {k} images is larger than the {n} unlabelled images: ask for {n} or fewer.")
+    if k > n:
+        raise UserError(
+            f"A budget of {k} images is larger than the {n} unlabelled images: ask for {n} or fewer.")
 
 # %% ../nbs/00_core.ipynb #a902da13
 def repo_root(
@@ -60,7 +64,7 @@ def repo_root(
 
 # %% ../nbs/00_core.ipynb #19f6133b
 def data_root(
-    root:str|Path=None, # a folder given by the caller; default: `INITPOOLS_DATA`, else `data/` in the repository
+    root:str|Path=None, # a folder the caller gives; default: `INITPOOLS_DATA`, else the repository's `data/`
 )->Path:
     "The folder that holds the data sets."
     return Path(root or os.environ.get("INITPOOLS_DATA") or repo_root()/"data").expanduser()
@@ -78,7 +82,8 @@ def writing(
     "One sentence where the system refuses."
     try: yield
     except OSError as e:
-        error = Unwritable(f"{path} cannot be written ({e.strerror or e}): get the right to write there, make room, or {instead}.")
+        error = Unwritable(f"{path} cannot be written ({e.strerror or e}): get the right to write there, "
+                           f"make room, or {instead}.")
         error.strerror = e.strerror or str(e)
         raise error from e
 
@@ -100,8 +105,13 @@ def hold(
     while fd is None or not _leads_to(path, fd):
         if fd is not None: os.close(fd)
         with writing(path): fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if not _lock(fd, path, wait, report): os.close(fd); yield None; return
-    try: _sign(fd); yield fd
+        if not _lock(fd, path, wait, report):
+            os.close(fd)
+            yield None
+            return
+    try:
+        _sign(fd)
+        yield fd
     finally: os.close(fd)
 
 def _lock(fd, path, wait, report):
@@ -169,22 +179,27 @@ def write_atomic(
     part = path.with_name(f".{path.name}.part")
     with hold(part) as fd, writing(path):
         try:
-            with open(fd, "wb", closefd=False) as f: f.truncate(); f.write(data)
+            with open(fd, "wb", closefd=False) as f:
+                f.truncate()
+                f.write(data)
             os.fsync(fd)
             os.replace(part, path)
-        except BaseException: part.unlink(missing_ok=True); raise
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
 
 # %% ../nbs/00_core.ipynb #fdc90446
 def later(
     default, # the value that means what was done before the field existed
 ):
-    "A dataclass field that joined later: at its default it is left out of keys, so that old records keep their names."
+    "A dataclass field that joined later: at its default it stays out of keys; old records keep their names."
     return field(default=default, metadata={"later": True})
 
 def _facts(o):
     "The fields of a dataclass that are part of its name."
-    return {f.name: getattr(o, f.name) for f in fields(o) if not (f.metadata.get("later") and getattr(o, f.name) == f.default)}
+    return {f.name: getattr(o, f.name)
+            for f in fields(o) if not (f.metadata.get("later") and getattr(o, f.name) == f.default)}
 
 def canonical(
     o, # a value made of dataclasses, dicts, lists, tuples, strings, numbers, booleans and None
@@ -225,7 +240,9 @@ def top_k(
     "Positions of the `k` highest scores."
     scores = np.asarray(scores, dtype=np.float64)
     check_budget(k, len(scores))
-    if np.isnan(scores).any(): raise UserError(f"The score of image {int(np.isnan(scores).argmax())} is NaN: nothing can be ranked by it.")
+    if np.isnan(scores).any():
+        raise UserError(
+            f"The score of image {int(np.isnan(scores).argmax())} is NaN: nothing can be ranked by it.")
     order = rng.random(len(scores))
     least = np.partition(scores, len(scores) - k)[len(scores) - k]
     among = np.flatnonzero(scores >= least)  # the k best, and whatever ties with the last of them
@@ -241,7 +258,8 @@ def pick_device(
     if name == "auto": return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu" or name == "mps" and torch.backends.mps.is_available(): return name
     if kind != "cuda" or colon and not number.isdigit():
-        raise UserError(f"There is no device {name!r}: use 'auto', 'cpu', 'cuda', or a GPU of several such as 'cuda:1'.")
+        raise UserError(
+            f"There is no device {name!r}: use 'auto', 'cpu', 'cuda', or a GPU of several such as 'cuda:1'.")
     if not torch.cuda.is_available():
         raise UserError(f"Device {name!r} was asked for but torch sees no GPU: use device='cpu'.")
     if int(number or 0) >= (n := torch.cuda.device_count()):

@@ -25,9 +25,13 @@ def check_features(
     if hasattr(x, "streamed"): return x
     if isinstance(x, torch.Tensor): x = x.detach().cpu().numpy()
     x = np.ascontiguousarray(x, dtype=np.float32)
-    if x.ndim != 2 or not x.size: raise UserError(f"Features are a matrix with one image a row; this array has the shape {x.shape}: reshape it to (images, dimensions).")
+    if x.ndim != 2 or not x.size:
+        raise UserError(f"Features are a matrix with one image a row; this array has the shape {x.shape}: "
+                        "reshape it to (images, dimensions).")
     bad = np.flatnonzero(~np.isfinite(np.einsum("nd,nd->n", x, x)))
-    if len(bad): raise UserError(f"The features of image {bad[0]} are not finite ({len(bad)} such images): mend or drop them first.")
+    if len(bad):
+        raise UserError(f"The features of image {bad[0]} are not finite ({len(bad)} such images): mend or "
+                        "drop them first.")
     return x
 
 # %% ../nbs/25_geometry.ipynb #d59e8d57
@@ -36,7 +40,9 @@ def features_on(
     x, # (n, d) features
 )->torch.Tensor: # (n, d) float32; on the CPU it shares the memory of `x` where it can
     "Checked features as a tensor; streamed ones stay on disk unless a GPU takes them."
-    if hasattr(x, "streamed"): return x if pick_device(device) == "cpu" else torch.cat([x[s].to(device) for s in blocks(len(x), x.block)])
+    if hasattr(x, "streamed"):
+        return (x if pick_device(device) == "cpu"
+                else torch.cat([x[s].to(device) for s in blocks(len(x), x.block)]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a read-only array (a memory map) is only read
         return torch.from_numpy(check_features(x)).to(pick_device(device))
@@ -68,17 +74,27 @@ class Streamed:
         ones:bool=False, # give rows of length 1
         index=None, # the rows of it that are meant, ascending; default: all
     ):
-        self.x, self.ones, self.index, self.block = x, ones, index, max(1, 2**23 // x.shape[1])
-        self.length = length if length is not None else np.concatenate([self._read(x[s]).norm(dim=1).numpy() for s in blocks(len(x), self.block)])
+        self.x = x
+        self.ones = ones
+        self.index = index
+        self.block = max(1, 2**23 // x.shape[1])
+        if length is None:
+            length = np.concatenate(
+                [self._read(x[s]).norm(dim=1).numpy() for s in blocks(len(x), self.block)])
+        self.length = length
         bad = np.flatnonzero(~np.isfinite(self.length))
-        if len(bad): raise UserError(f"The features of image {bad[0]} are not finite ({len(bad)} such images): mend or drop them first.")
+        if len(bad):
+            raise UserError(f"The features of image {bad[0]} are not finite ({len(bad)} such images): mend "
+                            "or drop them first.")
 
     @staticmethod
     def _read(rows): return torch.from_numpy(np.array(rows)).float()
     def __len__(self): return len(self.x) if self.index is None else len(self.index)
     shape = property(lambda self: (len(self), self.x.shape[1]))
     def unit(self): return Streamed(self.x, self.length, True, self.index)
-    def of(self, idx): return Streamed(self.x, self.length, self.ones, np.asarray(idx) if self.index is None else self.index[idx])
+    def of(self, idx):
+        return Streamed(self.x, self.length, self.ones,
+                        np.asarray(idx) if self.index is None else self.index[idx])
 
     def __getitem__(self, idx): # -> (m, d) float32 tensor
         if self.index is not None: idx = self.index[np.asarray(idx) if not isinstance(idx, slice) else idx]
@@ -93,7 +109,8 @@ def row_keys(
     "A short hash of each row, which exact copies share."
     x = check_features(x)
     parts = (np.asarray(x[s]) + 0 for s in blocks(len(x), 8192))  # adding 0 turns -0 into 0
-    return np.frombuffer(b"".join(blake2b(row, digest_size=8).digest() for part in parts for row in part), np.uint64)
+    return np.frombuffer(b"".join(blake2b(row, digest_size=8).digest() for part in parts for row in part),
+                         np.uint64)
 
 # %% ../nbs/25_geometry.ipynb #a7ebdfc5
 def products(
@@ -108,7 +125,9 @@ def squared_norms(
     x:torch.Tensor, # (n, d)
 )->np.ndarray: # (n,)
     "Squared lengths of rows."
-    if isinstance(x, Streamed): x = torch.from_numpy(np.ones(len(x), np.float32) if x.ones else x.length if x.index is None else x.length[x.index])[:, None]
+    if isinstance(x, Streamed):
+        x = torch.from_numpy(np.ones(len(x), np.float32) if x.ones else x.length if x.index is None
+                             else x.length[x.index])[:, None]
     return np.square(x.norm(dim=1).cpu().numpy())
 
 # %% ../nbs/25_geometry.ipynb #f5d8de2c
@@ -158,10 +177,16 @@ def _sklearn_kmeans(x, k, seed, niter, nredo, sample):
 def _assign_blocks(x, c):
     "One pass: the cluster of each row, sums and sizes of clusters, and the inertia."
     from scipy.sparse import csr_matrix
-    k, half, x2 = len(c), np.square(c).sum(1) / 2, squared_norms(x)
-    assign, sums, inertia = np.empty(len(x), np.int64), np.zeros_like(c, np.float64), 0.
+    k = len(c)
+    half = np.square(c).sum(1) / 2
+    x2 = squared_norms(x)
+    assign = np.empty(len(x), np.int64)
+    sums = np.zeros_like(c, np.float64)
+    inertia = 0.
     for s in blocks(len(x), min(x.block, 2**23 // k)):
-        rows = x[s].numpy(); score = rows @ c.T; score -= half
+        rows = x[s].numpy()
+        score = rows @ c.T
+        score -= half
         assign[s] = a = score.argmax(1)
         sums += csr_matrix((np.ones(len(a), np.float32), a, np.arange(len(a) + 1)), (len(a), k)).T @ rows
         inertia += float((x2[s] - 2 * score[np.arange(len(a)), a]).sum(dtype=np.float64))
@@ -171,7 +196,10 @@ def _means(sums, sizes): # -> (k, d) centroids, none of them without a share
     "New centroids; an empty cluster takes half of the largest."
     sums, sizes = sums.copy(), sizes.astype(np.float64)
     for j in np.flatnonzero(sizes == 0):
-        big = sizes.argmax(); sums[j] = sums[big] / 2 * (1 + 1 / 1024); sums[big] *= (1 - 1 / 1024) / 2; sizes[[j, big]] = sizes[big] / 2
+        big = sizes.argmax()
+        sums[j] = sums[big] / 2 * (1 + 1 / 1024)
+        sums[big] *= (1 - 1 / 1024) / 2
+        sizes[[j, big]] = sizes[big] / 2
     return (sums / sizes[:, None]).astype(np.float32)
 
 # %% ../nbs/25_geometry.ipynb #3446374e
@@ -184,7 +212,9 @@ def _streamed_kmeans(x, k, seed, niter, nredo, sample):
         return c, _assign_blocks(x, np.asarray(c, np.float32))[0]
     for _ in range(nredo):
         c = x[np.sort(rng.choice(len(x), k, replace=False))].numpy()
-        for _ in range(niter): _, sums, sizes, _ = _assign_blocks(x, c); c = _means(sums, sizes)
+        for _ in range(niter):
+            _, sums, sizes, _ = _assign_blocks(x, c)
+            c = _means(sums, sizes)
         assign, _, _, inertia = _assign_blocks(x, c)
         if inertia < best[0]: best = inertia, c, assign
     return best[1:]
@@ -200,7 +230,8 @@ def kmeans(
 )->tuple: # centroids (k, d) float32, assign (n,) int64
     "Lloyd's k-means by FAISS, by scikit-learn where FAISS is absent, or by blocks from disk."
     x, seed = check_features(x), int(rng.integers(2**31 - 1))
-    if not 1 <= k <= len(x): raise UserError(f"{len(x)} images cannot form {k} clusters: ask for 1 to {len(x)}.")
+    if not 1 <= k <= len(x):
+        raise UserError(f"{len(x)} images cannot form {k} clusters: ask for 1 to {len(x)}.")
     try: import faiss
     except ImportError: faiss = None
     run = _streamed_kmeans if isinstance(x, Streamed) else _faiss_kmeans if faiss else _sklearn_kmeans
@@ -226,7 +257,8 @@ def nearest_to_centroid(
 )->np.ndarray: # (<=k,) one row of each non-empty cluster, by cluster id; the lower index wins a tie
     "The member of each cluster that lies nearest to its centroid."
     x, assign = check_features(x), np.asarray(assign)
-    d = np.concatenate([np.square(np.asarray(x[s]) - centroids[assign[s]]).sum(1) for s in blocks(len(x), 8192)])
+    d = np.concatenate(
+        [np.square(np.asarray(x[s]) - centroids[assign[s]]).sum(1) for s in blocks(len(x), 8192)])
     order = np.lexsort((d, assign))
     return order[np.unique(assign[order], return_index=True)[1]]
 
@@ -246,7 +278,9 @@ def _look_ahead(x, gap, k, rng, m):
     d = np.maximum(products(f, -2 * f).cpu().numpy() + f2 + f2[:, None], 0)
     while len(new) < k and g.max() > tau:
         j = _argmax(g, rng)
-        new.append(int(top[j])); g = np.minimum(g, d[j]); g[j] = -1
+        new.append(int(top[j]))
+        g = np.minimum(g, d[j])
+        g[j] = -1
     return new
 
 # %% ../nbs/25_geometry.ipynb #d7f63597
@@ -260,12 +294,17 @@ def k_center(
     "Greedy k-centre: again and again the row farthest from all centres."
     x = features_on(device, x)
     check_budget(k, len(x))
-    x2, picked, m = squared_norms(x), [], 256
-    gap = gaps(x, features_on(device, centres)[:], x2) if centres is not None and len(centres) else np.full_like(x2, np.inf)
+    x2 = squared_norms(x)
+    picked = []
+    m = 256
+    gap = (gaps(x, features_on(device, centres)[:], x2) if centres is not None and len(centres)
+           else np.full_like(x2, np.inf))
     while len(picked) < k:
-        new = [int(rng.integers(len(x)))] if np.isinf(gap[0]) else _look_ahead(x, gap, k - len(picked), rng, m)
+        new = ([int(rng.integers(len(x)))] if np.isinf(gap[0])
+               else _look_ahead(x, gap, k - len(picked), rng, m))
         gap = np.minimum(gap, gaps(x, x[new], x2))
-        picked += new; gap[picked] = -1
+        picked += new
+        gap[picked] = -1
         m = min(max(8 * len(new), 32), 2048)
     return np.array(picked, np.int64)
 
@@ -286,11 +325,15 @@ def kmeans_plus_plus(
     "D2 sampling: each row with probability proportional to its squared gap."
     x = features_on(device, x)
     check_budget(k, len(x))
-    x2, free, picked = squared_norms(x), np.ones(len(x)), []
-    gap = gaps(x, features_on(device, centres), x2) if centres is not None and len(centres) else np.full_like(x2, np.inf)
+    x2 = squared_norms(x)
+    free = np.ones(len(x))
+    picked = []
+    gap = (gaps(x, features_on(device, centres), x2) if centres is not None and len(centres)
+           else np.full_like(x2, np.inf))
     while len(picked) < k:
         weights = free if np.isinf(gap[0]) or not (gap * free).any() else gap * free
-        picked.append(_draw(weights, rng)); free[picked[-1]] = 0
+        picked.append(_draw(weights, rng))
+        free[picked[-1]] = 0
         gap = np.minimum(gap, gaps(x, x[picked[-1:]], x2))
     return np.array(picked, np.int64)
 
@@ -302,15 +345,21 @@ def knn(
 )->tuple: # Euclidean distances (n, k) ascending, indices (n, k)
     "The `k` nearest other rows of every row."
     x = features_on(device, x)
-    if not 1 <= k < len(x): raise UserError(f"{len(x)} images have at most {len(x) - 1} neighbours each: ask for 1 to {len(x) - 1}, not {k}.")
-    x2, d, idx = x.norm(dim=1).square(), [], []
+    if not 1 <= k < len(x):
+        raise UserError(
+            f"{len(x)} images have at most {len(x) - 1} neighbours each: ask for 1 to {len(x) - 1}, not {k}.")
+    x2 = x.norm(dim=1).square()
+    d = []
+    idx = []
     for s in blocks(len(x), 2**24 // len(x)):
         t = products(x[s], -2 * x).add_(x2)
         t[torch.arange(len(t)), torch.arange(s.start, s.stop)] = torch.inf
         near = t.topk(k, largest=False).indices
-        exact = torch.cat([(x[near[b]] - x[s][b, None]).norm(dim=2) for b in blocks(len(near), 2**22 // (k * x.shape[1]))])
+        parts = blocks(len(near), 2**22 // (k * x.shape[1]))
+        exact = torch.cat([(x[near[b]] - x[s][b, None]).norm(dim=2) for b in parts])
         exact, order = exact.sort(dim=1, stable=True)
-        d.append(exact); idx.append(near.gather(1, order))
+        d.append(exact)
+        idx.append(near.gather(1, order))
     return torch.cat(d).cpu().numpy(), torch.cat(idx).cpu().numpy()
 
 # %% ../nbs/25_geometry.ipynb #2109ac2a
@@ -320,11 +369,15 @@ def ball_graph(
 ): # scipy CSR matrix (n, n)
     "The graph of all pairs closer than `radius`."
     from scipy.sparse import csr_matrix
-    n, x2, cols, counts = len(x), squared_norms(x), [], [[0]]
+    n = len(x)
+    x2 = squared_norms(x)
+    cols = []
+    counts = [[0]]
     for s in blocks(n, max(16, 2**22 // n)):
         near = products(x[s], -2 * x).cpu().numpy() + x2 < radius**2 - x2[s, None]
         near[np.arange(len(near)), np.arange(s.start, s.stop)] = True
-        cols.append((np.flatnonzero(near) % n).astype(np.int32)); counts.append(near.sum(1))
+        cols.append((np.flatnonzero(near) % n).astype(np.int32))
+        counts.append(near.sum(1))
     cols = np.concatenate(cols)
     return csr_matrix((np.ones(len(cols), bool), cols, np.cumsum(np.concatenate(counts))), (n, n))
 
@@ -341,20 +394,25 @@ def max_coverage(
     x = features_on(device, x)
     check_budget(k, len(x))
     if not radius > 0: raise UserError(f"A radius of {radius} covers nothing: give a distance above 0.")
-    graph, picked, covered = ball_graph(x, radius), [], np.zeros(len(x), bool)
+    graph = ball_graph(x, radius)
+    picked = []
+    covered = np.zeros(len(x), bool)
     if centres is not None and len(centres): covered = gaps(x, features_on(device, centres)) < radius**2
     degree = np.bincount(graph[~covered].indices, minlength=len(x))
     while len(picked) < k and degree.max() > 0:
         picked.append(_argmax(degree, rng))
         ball = graph[picked[-1]].indices
-        new = ball[~covered[ball]]; covered[new] = True
-        degree -= np.bincount(graph[new].indices, minlength=len(x)); degree[picked] = 0
+        new = ball[~covered[ball]]
+        covered[new] = True
+        degree -= np.bincount(graph[new].indices, minlength=len(x))
+        degree[picked] = 0
     return np.array(picked, np.int64)
 
 # %% ../nbs/25_geometry.ipynb #b4f4ef21
 def _exp(t): # in place; on a CPU by numpy, for the reason given above
     if t.device.type != "cpu": return t.exp_()
-    np.exp(t.numpy(), out=t.numpy()); return t
+    np.exp(t.numpy(), out=t.numpy())
+    return t
 
 # %% ../nbs/25_geometry.ipynb #01bd5dba
 def rbf(
@@ -384,7 +442,8 @@ def _on_cores(
     "The work on every part, each core taking parts of its own."
     if device != "cpu": return list(map(work, parts))
     from threadpoolctl import threadpool_limits
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool: return list(pool.map(work, parts))
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(work, parts))
 
 # %% ../nbs/25_geometry.ipynb #07c3236b
 def _overlap(left, right, act, low, span, w):
@@ -401,7 +460,9 @@ def _overlap(left, right, act, low, span, w):
 # %% ../nbs/25_geometry.ipynb #2633b7f6
 def _clipped(t, low, span, w):
     t -= low
-    if isinstance(t, np.ndarray): return np.minimum(np.maximum(t, np.zeros_like(span), out=t), span, out=t) @ w  # a row of zeros: twice as fast as the number 0
+    # a row of zeros: twice as fast as the number 0
+    if isinstance(t, np.ndarray):
+        return np.minimum(np.maximum(t, np.zeros_like(span), out=t), span, out=t) @ w
     return (torch.minimum(t.relu_(), span) @ w).double().cpu().numpy()
 
 # %% ../nbs/25_geometry.ipynb #acdb1ed2
@@ -427,21 +488,26 @@ def _lazy_argmax(gain, fresh, refresh, most, rng):
         if fresh[ties].all(): return int(ties[rng.integers(len(ties))])
         top = np.union1d(np.argpartition(-gain, min(width, len(gain) - 1))[:width], ties)
         top = np.flatnonzero(~fresh) if fresh.sum() >= most else top[~fresh[top]]
-        gain[top] = refresh(top); fresh[top] = True
+        gain[top] = refresh(top)
+        fresh[top] = True
         width *= 4
 
 # %% ../nbs/25_geometry.ipynb #e7885a39
 def _served(left, right, act):
     "The largest kernel value of each column, in blocks."
     best = np.zeros(len(right), np.float32)
-    for c in blocks(len(right), 2**22 // len(left)): best[c] = act(products(left, right[c])).cpu().numpy().max(0)
+    for c in blocks(len(right), 2**22 // len(left)):
+        best[c] = act(products(left, right[c])).cpu().numpy().max(0)
     return best
 
 # %% ../nbs/25_geometry.ipynb #38b1d6aa
 def _greedy_service(left, right, act, w, m, rng):
     "Yield the picks of facility location, one after the other; `m` is how well each row is served before."
-    base = _overlap(left, right, act, m, np.full_like(m, np.inf), w) if m.any() else _row_sums(left, right, act, w)
-    gain, then, touched = base.copy(), m, 0
+    base = (_overlap(left, right, act, m, np.full_like(m, np.inf), w) if m.any()
+            else _row_sums(left, right, act, w))
+    gain = base.copy()
+    then = m
+    touched = 0
     while True:
         rose = np.flatnonzero(m > then)
         columns = right[rose], act, then[rose], (m - then)[rose], w[rose]
@@ -467,7 +533,9 @@ def facility_location(
     x, kernel = features_on(device, x), kernel or rbf(1.)
     check_budget(k, len(x))
     w = np.ones(len(x), np.float32) if weights is None else np.asarray(weights, np.float32)
-    if w.shape != (len(x),) or not (w >= 0).all(): raise UserError(f"{len(x)} images need {len(x)} weights of at least 0: these have the shape {w.shape} and the minimum {w.min()}.")
+    if w.shape != (len(x),) or not (w >= 0).all():
+        raise UserError(f"{len(x)} images need {len(x)} weights of at least 0: these have the shape "
+                        f"{w.shape} and the minimum {w.min()}.")
     left, right, act = kernel(x)
     has = centres is not None and len(centres)
     m = _served(kernel(features_on(device, centres))[0], right, act) if has else np.zeros_like(w)
@@ -495,9 +563,12 @@ def herding(
     "Rows whose running mean follows the mean of all."
     x = check_features(x)
     check_budget(k, len(x))
-    mean, picked, free = x.mean(0), [], np.zeros(len(x), np.float32)
+    mean = x.mean(0)
+    picked = []
+    free = np.zeros(len(x), np.float32)
     w = mean.copy()
     for _ in range(k):
-        picked.append(_argmax(x @ w + free, rng)); free[picked[-1]] = -np.inf
+        picked.append(_argmax(x @ w + free, rng))
+        free[picked[-1]] = -np.inf
         w += mean - x[picked[-1]]
     return np.array(picked, np.int64)

@@ -69,7 +69,10 @@ def script(
     name = getattr(value, "__name__", None) or getattr(getattr(value, "func", None), "__name__", "")
     if name == "<lambda>": raise UserError("A lambda has no name to be called by: write a function with def.")
     _lines(getattr(value, "func", value)) # readable, or an error
-    home, imports, text, lost = _home(value), {}, {}, {}
+    home = _home(value)
+    imports = {}
+    text = {}
+    lost = {}
     _write(name, value, home, imports, text, lost)
     return "".join([*sorted(imports.values()), *text.values()]), lost
 

@@ -128,7 +128,9 @@ def draw_pools(
     root=None, # data root
 )->pd.DataFrame: # sampler, budget, seed, image, label
     "The pools that samplers choose, one row an image."
-    y, n, rows = data.train.y.cpu().numpy(), len(data.train), []
+    y = data.train.y.cpu().numpy()
+    n = len(data.train)
+    rows = []
     for seed in range(seeds):
         for name in samplers:
             task = pool_task(name, data, seed, tasks, epochs, quick, fidelity)

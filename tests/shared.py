@@ -30,7 +30,8 @@ def drawn(folder):
 
 def page_facts(page, **more):
     "The facts of a small page of learning curves."
-    facts = dict(page=page, template="learning_curves", title=f"About {page}", subtitle="two seeds", parameters=dict(name=page), files=[],
+    facts = dict(page=page, template="learning_curves", title=f"About {page}", subtitle="two seeds",
+                 parameters=dict(name=page), files=[],
                  notes=["50 images"], rounds=None, cells=[], machines=[], timed=False, verdicts=[])
     return facts | more
 

@@ -35,7 +35,8 @@ READS = {name: reads(entry.select) for name, entry in STRATEGIES.items() if not 
 
 
 def entries(*views): return pytest.mark.parametrize("name", [n for n, r in READS.items() if r & set(views)])
-def entries_and(views): return pytest.mark.parametrize("name,view", [(n, v) for n, r in READS.items() for v in views if v in r])
+def entries_and(views):
+    return pytest.mark.parametrize("name,view", [(n, v) for n, r in READS.items() for v in sorted(r & set(views))])
 
 
 def refused(name, s, k=5):
@@ -46,7 +47,8 @@ def refused(name, s, k=5):
 
 
 def test_the_watch_sees_something():
-    assert "probs" in READS["min_margin"] and "mc_probs" in READS["bald"] and "member_probs" in READS["ens_me"] and not READS["random"]
+    assert ("probs" in READS["min_margin"] and "mc_probs" in READS["bald"] and "member_probs" in READS["ens_me"]
+            and not READS["random"])
 
 
 @entries("probs", "logits", "mc_probs", "member_probs", "dirichlet", *SCORES)
@@ -71,7 +73,8 @@ def test_probabilities_that_do_not_sum_to_one(name, view):
 @entries_and([*SPOKEN, *SCORES, "logits", "dirichlet", "features", "projection"])
 def test_not_a_number(name, view):
     views = known()
-    broken = views[view].copy(); broken[17] = np.nan
+    broken = views[view].copy()
+    broken[17] = np.nan
     assert re.search(r"NaN|infinit|finite", refused(name, state(np.arange(M), views | {view: broken})))
 
 
@@ -80,7 +83,8 @@ def test_a_model_without_dropout(name):
     views = known()
     missing = {k: v for k, v in views.items() if k != "mc_probs"}
     assert "dropout" in refused(name, State(N, np.arange(M), views["truth"][:M], 4, **missing))
-    assert "dropout" in refused(name, state(np.arange(M), views | dict(mc_probs=np.repeat(views["probs"][:, None], 10, 1))))
+    assert "dropout" in refused(name,
+                                state(np.arange(M), views | dict(mc_probs=np.repeat(views["probs"][:, None], 10, 1))))
 
 
 @entries("member_probs")
@@ -88,7 +92,8 @@ def test_a_committee_of_one(name):
     views = known()
     missing = {k: v for k, v in views.items() if k != "member_probs"}
     assert "2 members" in refused(name, State(N, np.arange(M), views["truth"][:M], 4, **missing))
-    assert "2 committee members" in refused(name, state(np.arange(M), views | dict(member_probs=views["member_probs"][:, :1])))
+    assert "2 committee members" in refused(
+        name, state(np.arange(M), views | dict(member_probs=views["member_probs"][:, :1])))
 
 
 @entries_and(["temperature", "dirichlet", *SCORES])
@@ -99,8 +104,10 @@ def test_a_view_that_the_training_did_not_give(name, view):
 
 
 @pytest.mark.parametrize("rule, says", [
-    (lambda s, k, rng: s.unlabelled[:1].repeat(k), "1 of them distinct"), (lambda s, k, rng: s.unlabelled[:k - 3], "picked 7 images"),
-    (lambda s, k, rng: s.labelled[:k], "labelled already"), (lambda s, k, rng: None, "it has to return 10 indices"), (lambda s, k, rng: s.unlabelled < 10, "array of bool")])
+    (lambda s, k, rng: s.unlabelled[:1].repeat(k), "1 of them distinct"),
+    (lambda s, k, rng: s.unlabelled[:k - 3], "picked 7 images"),
+    (lambda s, k, rng: s.labelled[:k], "labelled already"), (lambda s, k, rng: None, "it has to return 10 indices"),
+    (lambda s, k, rng: s.unlabelled < 10, "array of bool")])
 def test_a_rule_that_breaks_the_contract_stops_its_run(rule, says):
     "A rule of one's own that answers wrongly is refused by name, before a curve is made of it."
     from initpools.active import Run, learn
@@ -108,7 +115,9 @@ def test_a_rule_that_breaks_the_contract_stops_its_run(rule, says):
     from initpools.own import register
     def mine(state, k, rng): return rule(state, k, rng)
     name = register(mine)
-    with pytest.raises(UserError, match="The strategy 'mine#") as e: list(learn(Run(strategy=name, budgets=(10, 10)), load("digits"), device="cpu"))
+    with pytest.raises(UserError, match="The strategy 'mine#") as e:
+        list(learn(Run(strategy=name, budgets=(10, 10)), load("digits"), device="cpu"))
     assert says in str(e.value)
     if says != "labelled already":
-        with pytest.raises(UserError, match="The sampler 'mine#"): next(learn(Run(sampler=name, budgets=(10, 10)), load("digits"), device="cpu"))
+        with pytest.raises(UserError, match="The sampler 'mine#"):
+            next(learn(Run(sampler=name, budgets=(10, 10)), load("digits"), device="cpu"))

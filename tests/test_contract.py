@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from initpools.contract import CHECKS, OF_RULES, all_cases, checks_for
-from initpools.core import UserError, stream
+from initpools.core import UserError
 from initpools.data.images import load
-from initpools.trainer.models import build
 from initpools.pretext import PRETEXTS
 from initpools.rules.table import FREE, GIVEN
 from initpools.rules.table import RULES as TABLE
@@ -21,14 +20,22 @@ from initpools.samplers import SAMPLERS, canonical_pool, parse_pool
 from initpools.state import State
 from initpools.strategies import STRATEGIES
 from initpools.trainer.terms import TERMS
-from initpools.trainer import RECIPES, Compute, Fit, Training, embed, fit_many, seeded
-from initpools.contract import toy_model, toy_views as known
+from initpools.trainer import RECIPES, Compute, Training, embed, fit_many
+from initpools.contract import toy_model
 
 CASES = all_cases()
-FIRST = {case.name.partition("@")[0]: case.name for case in reversed(CASES)} # one case stands for a rule where the source is nothing
-N, C, MODEL = 40, 4, toy_model()
-RULES = {case.name: (case.rule.select, case.labelled) for case in CASES if FIRST[case.name.partition("@")[0]] == case.name} # in each role once
-PAIRS = [(case, check) for case in CASES for check in checks_for(case) if check not in OF_RULES or FIRST[case.name.partition("@")[0]] == case.name]
+# one case stands for a rule where the source is nothing
+FIRST = {case.name.partition("@")[0]: case.name for case in reversed(CASES)}
+N = 40
+C = 4
+MODEL = toy_model()
+# in each role once
+RULES = {case.name: (case.rule.select, case.labelled)
+         for case in CASES if FIRST[case.name.partition("@")[0]] == case.name}
+PAIRS = []
+for case in CASES:
+    first = FIRST[case.name.partition("@")[0]] == case.name
+    PAIRS += [(case, check) for check in checks_for(case) if first or check not in OF_RULES]
 
 
 def state(labelled, views, order=None):
@@ -51,12 +58,14 @@ def test_every_rule_meets_every_source():
 
 
 @pytest.mark.parametrize("name, facts, says", [
-    ("badge", dict(reads=("probs",)), "no 'features'"), ("badge", dict(reads=("probs", "projection", "loss_rank")), "reads loss_rank and did not"),
+    ("badge", dict(reads=("probs",)), "no 'features'"),
+    ("badge", dict(reads=("probs", "projection", "loss_rank")), "reads loss_rank and did not"),
     ("hardest", dict(reads=("features",)), "no 'loss'"), ("deepfool", dict(reads=("model",)), "no 'images'")])
 def test_a_row_that_is_wrong_is_found(name, facts, says):
     case, = [c for c in CASES if c.name in (f"{name}, query", f"{name}@vae")]
     CHECKS["reads_what_it_says"](case)
-    with pytest.raises(UserError, match=says): CHECKS["reads_what_it_says"](replace(case, rule=replace(case.rule, **facts)))
+    with pytest.raises(UserError, match=says):
+        CHECKS["reads_what_it_says"](replace(case, rule=replace(case.rule, **facts)))
 
 
 def test_aliases_are_pairs_of_the_table():
@@ -78,5 +87,9 @@ def test_semi_supervised_training_under_any_strategy(name, term):
     images = digits.train[np.arange(300)]
     given = [v for t in fit.terms for v in t.views(fit, images, lambda: embed(fit, images))]
     assert given and all(np.isfinite(s.all(v)).all() and len(s.all(v)) == 300 for v in given)
-    trained = {p.data_ptr() for t in fit.terms for m in vars(t).values() if isinstance(m, torch.nn.Module) for p in m.parameters() if p.requires_grad}
-    assert trained <= {w.data_ptr() for t in fit.terms for w in t.weights()}, "a head that is not kept with its network's weights"
+    parts = [m for t in fit.terms for m in vars(t).values()]
+    heads = [m for m in parts if isinstance(m, torch.nn.Module)]
+    weights = [p for m in heads for p in m.parameters()]
+    trained = {p.data_ptr() for p in weights if p.requires_grad}
+    kept = {w.data_ptr() for t in fit.terms for w in t.weights()}
+    assert trained <= kept, "a head that is not kept with its network's weights"

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import papermill
 import pytest
-import yaml
 
-from initpools.core import UserError, lookup
+from initpools.core import UserError
 from initpools.report.figure import check_names, read_parameters, run_figure, templates, write_facts
 from shared import cold_kernels, drawn, page_facts, same_files, same_twice
 
 ROOT = Path(__file__).resolve().parents[1]
-SMOKE = dict(name="smoke_learning_curves", samplers=["random", "kmeans"], strategies=["random", "min_margin"], seeds=2, initial=10, budget=10, queries=1, pretext_epochs=1, workers=1)
+SMOKE = dict(name="smoke_learning_curves", samplers=["random", "kmeans"], strategies=["random", "min_margin"], seeds=2,
+             initial=10, budget=10, queries=1, pretext_epochs=1, workers=1)
 
 
 PARAMS = sorted((ROOT/"nbs"/"figures"/"params").glob("*.yml"))
@@ -32,14 +32,15 @@ SMALL = { # template -> parameters that make it a matter of seconds
     "audit_nan_entropy": dict(datasets={"digits": [40, 8]}, pool=200),
     "audit_one_seed": dict(datasets={"digits": ["vae", 2, "", 20]}, pools=2, weights=2),
     "figure_1": dict(points=60, picks=10, seeds=2),
-    "initial_pools": dict(budgets=[20], samplers=["random", "vae", "kmeans"], seeds=1, epochs={"vae": 1}, points=200, first=6),
+    "initial_pools": dict(budgets=[20], samplers=["random", "vae", "kmeans"], seeds=1, epochs={"vae": 1}, points=200,
+                          first=6),
     "table_1": dict(),
     "table_2": dict(datasets={"digits": [1, 2, "small_cnn"]}),
 }
 
 
 def template_of(file):
-    "The template that a parameter file is for: the longest whose name it begins with, else pools or learning curves by what it sets."
+    "The template that a parameter file is for: the longest name it begins with, else by what it sets."
     if "budgets" in read_parameters([file]): return "initial_pools"
     return max((t for t in templates() if file.stem.startswith(t)), key=len, default="learning_curves")
 
@@ -52,7 +53,8 @@ def test_parameter_files_fit_the_template(file):
     check_names(params, known)
     kinds = dict(str=str, int=int, float=int | float, bool=bool, list=list, dict=dict)
     also = {"pretext_epochs": int | dict} # a number for all tasks, or one for each
-    assert not {k: v for k, v in params.items() if not isinstance(v, also[k] if k in also else kinds[known[k]["inferred_type_name"]])}
+    assert not {k: v for k, v in params.items()
+                if not isinstance(v, also[k] if k in also else kinds[known[k]["inferred_type_name"]])}
 
 
 @pytest.mark.parametrize("file", [p for p in PARAMS if template_of(p) == "initial_pools"], ids=lambda p: p.stem)
@@ -74,13 +76,14 @@ def test_grids_of_learning_curves_are_sound(file):
 @pytest.mark.parametrize("template", sorted(templates(ROOT)))
 def test_every_template_refuses_unknown_parameters(template):
     with pytest.raises(UserError, match="There is no parameter"): run_figure(template, dict(sede=1))
-    code = ["".join(c["source"]) for c in json.loads(templates(ROOT)[template].read_text())["cells"] if c["cell_type"] == "code"]
+    code = ["".join(c["source"])
+            for c in json.loads(templates(ROOT)[template].read_text())["cells"] if c["cell_type"] == "code"]
     assert f'check_parameters(globals(), "{template}")' in code[1]
 
 
 @pytest.mark.parametrize("template", SMALL)
 def test_small_templates_twice(template, tmp_path, monkeypatch):
-    "The same parameters, the same bytes: by its own command, and warm as `make figures` does, with the pretext tasks from the cache."
+    "The same parameters, the same bytes: by its own command, and warm, as `make figures` does."
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
     for turn, kernels in (("one", cold_kernels()), ("two", nullcontext())): # the session's kernels are warm
         with kernels: run_figure(template, dict(SMALL[template], name=f"smoke_{template}"), tmp_path/turn/"page.ipynb")
@@ -88,7 +91,8 @@ def test_small_templates_twice(template, tmp_path, monkeypatch):
     same_files(tmp_path, "one", "two")
     cells = json.loads((tmp_path/"one"/"page.ipynb").read_text())["cells"]
     verdict = next((i for i, c in enumerate(cells) if "".join(c["source"]).startswith("## Verdict")), 0)
-    says = "".join("".join(o.get("text", o.get("data", {}).get("text/plain", ""))) for c in cells[verdict:] for o in c.get("outputs", []))
+    says = "".join("".join(o.get("text", o.get("data", {}).get("text/plain", ""))) for c in cells[verdict:]
+                   for o in c.get("outputs", []))
     assert says and "nan" not in says, says
 
 
@@ -109,10 +113,13 @@ def test_a_page_is_drawn_from_its_records(tmp_path, monkeypatch):
 BENCHMARKS = { # template -> parameters that make it a matter of seconds; what it times differs from time to time
     "benchmark_selection": dict(n=600, labelled=20, picks=[20, 40], herd=10, sizes=[300, 600], large=0, repeats=1),
     "benchmark_queries": dict(n=400, d=16, labelled=30, query=10, badge=20, repeats=1),
-    "benchmark_training": dict(dataset="digits", images=24, small_images=48, pairs=2, seeds=2, labels=20, steps=20, threads=1),
-    "benchmark_frozen": dict(probes=4, labels=50, reference=1, reference_epochs=1, clusters=10, pairs=1, images=64, data="digits", backbone="pixels", large=2000, niter=2, threads=1),
+    "benchmark_training": dict(dataset="digits", images=24, small_images=48, pairs=2, seeds=2, labels=20, steps=20,
+                               threads=1),
+    "benchmark_frozen": dict(probes=4, labels=50, reference=1, reference_epochs=1, clusters=10, pairs=1, images=64,
+                             data="digits", backbone="pixels", large=2000, niter=2, threads=1),
 }
-SAID = {"benchmark_training": "of a lone convolution", "benchmark_frozen": "distinct picks"} # the others judge by a target
+# the others judge by a target
+SAID = {"benchmark_training": "of a lone convolution", "benchmark_frozen": "distinct picks"}
 
 
 @pytest.mark.parametrize("template", BENCHMARKS)
@@ -124,7 +131,9 @@ def test_small_benchmarks(template, tmp_path, monkeypatch):
 
 def test_every_template_is_run():
     elsewhere = {"learning_curves", "strategies", "transfer", "low_budget"} # below, and in test_low_budget
-    shot = {"benchmark_grid"} # its workers are shot by the clock, so that a slow machine would never finish; the same faults are in test_resume and test_cluster
+    # its workers are shot by the clock, so that a slow machine would never finish; the same faults are in test_resume
+    # and test_cluster
+    shot = {"benchmark_grid"}
     assert set(templates(ROOT)) == set(SMALL) | set(BENCHMARKS) | elsewhere | shot
 
 
@@ -141,7 +150,8 @@ def test_learning_curves_twice(tmp_path, monkeypatch):
 def test_strategies_twice(tmp_path, monkeypatch):
     "Its table tells what choosing cost, so the second time has to read it."
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
-    small = dict(name="smoke_strategies", strategies=["random", "min_margin", "ens_lc"], seeds=2, initial=10, budget=10, queries=1, workers=1)
+    small = dict(name="smoke_strategies", strategies=["random", "min_margin", "ens_lc"], seeds=2, initial=10, budget=10,
+                 queries=1, workers=1)
     _, second = same_twice("strategies", small, tmp_path)
     assert "16 found" in second and "ENS-LC" in second and "verdict" in second
 
@@ -149,31 +159,40 @@ def test_strategies_twice(tmp_path, monkeypatch):
 def test_transfer_twice(tmp_path, monkeypatch):
     "The second time both who picks and who learns come from the store."
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
-    small = dict(name="smoke_transfer", strategies=["random", "min_margin"], to=["mlp"], seeds=2, initial=10, budget=10, queries=1, workers=1)
+    small = dict(name="smoke_transfer", strategies=["random", "min_margin"], to=["mlp"], seeds=2, initial=10, budget=10,
+                 queries=1, workers=1)
     _, second = same_twice("transfer", small, tmp_path)
     assert "8 found" in second and "Kendall" in second and "mlp" in second and "nan" not in second
-    with pytest.raises(UserError, match="'vgg16'"): run_figure("transfer", dict(small, to=["vgg"]), tmp_path/"wrong.ipynb")
-    with pytest.raises(UserError, match="add the strategy 'random'"): run_figure("transfer", dict(small, strategies=["min_margin"]), tmp_path/"wrong.ipynb")
+    with pytest.raises(UserError, match="'vgg16'"):
+        run_figure("transfer", dict(small, to=["vgg"]), tmp_path/"wrong.ipynb")
+    with pytest.raises(UserError, match="add the strategy 'random'"):
+        run_figure("transfer", dict(small, strategies=["min_margin"]), tmp_path/"wrong.ipynb")
 
 
-@pytest.mark.parametrize("wrong, says", [(dict(seed=3), "'seeds'"), (dict(sampler=["vae"]), "'samplers'"), (dict(quik=True), "'quick'")])
+@pytest.mark.parametrize(
+    "wrong, says", [(dict(seed=3), "'seeds'"), (dict(sampler=["vae"]), "'samplers'"), (dict(quik=True), "'quick'")])
 def test_unknown_parameters_are_refused(wrong, says):
     with pytest.raises(UserError, match=says): run_figure("learning_curves", wrong)
 
 
 def test_plain_papermill_refuses_them_too(tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match="There is no parameter 'seed'"):
-        papermill.execute_notebook(str(templates()["learning_curves"]), str(tmp_path/"out.ipynb"), dict(seed=1), progress_bar=False, kernel_name="python3", cwd=str(ROOT))
+        papermill.execute_notebook(str(templates()["learning_curves"]), str(tmp_path/"out.ipynb"), dict(seed=1),
+                                   progress_bar=False, kernel_name="python3", cwd=str(ROOT))
 
 
-@pytest.mark.parametrize("wrong, says", [(dict(samplers="[random, vae]"), "single text"), (dict(strategies=["entropy"]), "max_entropy"), (dict(dataset="minst"), "mnist"), (dict(initial=5000), "only 1297")])
+@pytest.mark.parametrize(
+    "wrong, says", [(dict(samplers="[random, vae]"), "single text"), (dict(strategies=["entropy"]), "max_entropy"),
+                    (dict(dataset="minst"), "mnist"), (dict(initial=5000), "only 1297")])
 def test_bad_values_are_one_sentence(wrong, says, tmp_path):
     with pytest.raises(UserError, match=says): run_figure("learning_curves", {**SMOKE, **wrong}, tmp_path/"out.ipynb")
 
 
 def test_the_command_line(tmp_path):
     env = {**os.environ, "INITPOOLS_DATA": str(tmp_path/"data"), "PYTHONPATH": str(ROOT)}
-    ask = lambda *args: subprocess.run([sys.executable, "-c", "from initpools.cli import main; main()", *args], env=env, cwd=tmp_path, capture_output=True, text=True)
+    def ask(*args):
+        return subprocess.run([sys.executable, "-c", "from initpools.cli import main; main()", *args], env=env,
+                              cwd=tmp_path, capture_output=True, text=True)
     bad = ask("list", "sampler")
     assert bad.returncode == 1 and "Did you mean 'samplers'" in bad.stderr and "Traceback" not in bad.stderr
     assert "vae" in ask("list", "samplers").stdout
@@ -190,11 +209,14 @@ def test_redrawing_trains_nothing_and_spoils_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
     (tmp_path/"figures").mkdir()
     for name in ("nbs", "settings.ini"): (tmp_path/name).symlink_to(ROOT/name)
-    for name, given, template in (("curves", dict(SMOKE, seeds=1), "learning_curves"), ("page", dict(datasets={"digits": [20]}, epochs=7), "audit_best_weights")):
+    for name, given, template in (("curves", dict(SMOKE, seeds=1), "learning_curves"),
+                                  ("page", dict(datasets={"digits": [20]}, epochs=7), "audit_best_weights")):
         write_facts(page_facts(name, template=template, parameters=given), tmp_path/"figures")
         (tmp_path/"figures"/f"{name}.ipynb").write_text("a notebook, which nobody reads")
     (tmp_path/"figures"/"mute.ipynb").touch()
-    before, said, here = {f.name: f.read_bytes() for f in (tmp_path/"figures").iterdir()}, [], os.getcwd()
+    before = {f.name: f.read_bytes() for f in (tmp_path/"figures").iterdir()}
+    said = []
+    here = os.getcwd()
     redraw(tmp_path, said.append)
     assert os.getcwd() == here
     assert {n: (tmp_path/"figures"/n).read_bytes() for n in before} == before

@@ -4,18 +4,16 @@ import subprocess
 import sys
 import types
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from initpools.core import UserError, check_budget
+from initpools.core import UserError
 from initpools.data.images import load
 from initpools.lab.execute import execute
 from initpools.lab.grid import grid
 from initpools.lab.store import Store, diff
-from initpools.own import find_own, name_of, register
-from initpools.rules.table import rule
+from initpools.own import find_own
 from initpools.samplers import pool_title
 from initpools.strategies import passive_of, strategy_title
 
@@ -59,17 +57,20 @@ def net(channels, size): return nn.Sequential(nn.Flatten(), nn.Linear(channels *
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     "A folder with one's own files, as the current one."
-    for name, text in (("my_rules.py", RULES), ("my_data.py", DATA), ("my_models.py", MODEL)): (tmp_path/name).write_text(text)
+    for name, text in (("my_rules.py", RULES), ("my_data.py", DATA), ("my_models.py", MODEL)):
+        (tmp_path/name).write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def small(**axes):
     "A grid of few and short trainings."
-    return [replace(r, recipe=replace(r.recipe, epochs=2, min_steps=0)) for r in grid(**{**dict(initial=8, budget=8, queries=1), **axes})]
+    return [replace(r, recipe=replace(r.recipe, epochs=2, min_steps=0))
+            for r in grid(**{**dict(initial=8, budget=8, queries=1), **axes})]
 
 
-def done(runs, folder, *how): return execute(runs, Store(folder), *how, device="cpu", root=folder.parent/"data", quiet=True)
+def done(runs, folder, *how):
+    return execute(runs, Store(folder), *how, device="cpu", root=folder.parent/"data", quiet=True)
 
 
 def test_rules_of_a_file_here_and_in_processes(here):
@@ -88,7 +89,8 @@ def test_the_key_changes_with_the_source_and_with_nothing_else(here):
     assert small(strategies=["my_rules.py:shy"]) == [before]
     (here/"my_rules.py").write_text(RULES.replace("SIGN = -1", "SIGN = 1")) # a constant of a helper of the rule
     after, = small(strategies=["my_rules.py:shy"])
-    assert after.key != before.key and after.strategy.partition("#")[0] == before.strategy.partition("#")[0] == "my_rules.py:shy"
+    assert (after.key != before.key
+            and after.strategy.partition("#")[0] == before.strategy.partition("#")[0] == "my_rules.py:shy")
     told, = small(strategies=["my_rules.py:sure"])
     (here/"my_rules.py").write_text(RULES.replace("members=3", "members=2"))
     assert small(strategies=["my_rules.py:sure"])[0].key != told.key
@@ -100,9 +102,10 @@ def test_records_outlive_their_rule(here):
     runs = small(strategies=["my_rules.py:shy"])
     store = done(runs, here/"store", "local")
     (here/"my_rules.py").write_text(RULES.replace("SIGN = -1", "SIGN = 2"))
-    code = (f"import sys; from initpools.lab.store import Store; from initpools.lab.execute import execute; from initpools.report.plots import learning_curves\n"
-            f"s = Store({str(store.folder)!r}); learning_curves(s.frame()); print(len(s.frame()), s.verify())\n"
-            f"from dataclasses import replace\nexecute([replace(s.runs()[0], seed=1)], s, 'local', device='cpu', quiet=True)")
+    code = ("import sys; from initpools.lab.store import Store; from initpools.lab.execute import execute; from "
+            f"initpools.report.plots import learning_curves\ns = Store({str(store.folder)!r}); "
+            "learning_curves(s.frame()); print(len(s.frame()), s.verify())\nfrom dataclasses import "
+            "replace\nexecute([replace(s.runs()[0], seed=1)], s, 'local', device='cpu', quiet=True)")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=here)
     assert out.stdout.strip() == "2 {}", out.stderr
     assert "my_rules.py:shy is no longer what my_rules.py:shy#" in out.stderr.strip().splitlines()[-1]
@@ -131,17 +134,20 @@ def test_a_rule_that_cannot_travel_says_why(here):
     cell = notebook("import numpy as np\nscores = np.arange(2000.)\n"
                     "def leaning(state, k, rng): return state.unlabelled[np.argsort(scores[state.unlabelled])[:k]]\n")
     runs = small(strategies=[cell.leaning])
-    with pytest.raises(UserError, match="leaning#.* uses scores of this notebook, which cannot go to another process: put it into a file"):
+    with pytest.raises(UserError, match="leaning#.* uses scores of this notebook, which cannot go to another process: "
+                       "put it into a file"):
         done(runs, here/"store", "processes", 2)
     assert len(done(runs, here/"store", "local").frame(runs)) == 2
 
 
-@pytest.mark.parametrize("name, says", [("my_rules.py:short", "picked 7 images"), ("my_rules.py:breaks", r"raised KeyError \('nothing', line 22\): mend it")])
+@pytest.mark.parametrize("name, says", [("my_rules.py:short", "picked 7 images"),
+                                        ("my_rules.py:breaks", r"raised KeyError \('nothing', line 22\): mend it")])
 def test_a_rule_that_is_wrong_stops_its_own_runs(here, name, says):
     "One sentence; the rounds before it and the runs beside it are kept."
     runs = small(strategies=["random", name], queries=2, initial=10, seeds=1)
     for how in (("local",), ("processes", 2)):
-        with pytest.raises(UserError, match=f"all finished rounds are kept.*{says}"): done(runs + small(strategies=["min_margin"], initial=9), here/how[0], *how)
+        with pytest.raises(UserError, match=f"all finished rounds are kept.*{says}"):
+            done(runs + small(strategies=["min_margin"], initial=9), here/how[0], *how)
         assert len(Store(here/how[0]).frame(small(strategies=["min_margin"], initial=9))) == 2
 
 
@@ -151,7 +157,8 @@ def test_a_rule_that_a_worker_cannot_import(here):
     try:
         (here/"lonely.py").write_text("import only_here\n" + RULES)
         runs = small(strategies=["lonely.py:shy"])
-        with pytest.raises(UserError, match=r"1 share stopped; all finished rounds are kept.*lonely.py cannot be imported here \(ModuleNotFoundError: No module named 'only_here', line 1\)"):
+        with pytest.raises(UserError, match=r"1 share stopped; all finished rounds are kept.*lonely.py cannot be "
+                           r"imported here \(ModuleNotFoundError: No module named 'only_here', line 1\)"):
             done(runs, here/"store", "processes", 2)
         assert len(done(runs, here/"store", "local").frame(runs)) == 2
     finally: del sys.modules["only_here"]
@@ -160,15 +167,18 @@ def test_a_rule_that_a_worker_cannot_import(here):
 def test_data_model_and_recipe(here):
     (here/"mine.yml").write_text("like: digits\nepochs: 2\nmin_steps: 0\nmodel: my_models.py:net\n")
     n = len(load("my_data.py:load_it").train)
-    runs = grid("my_data.py:load_it", n, ["random", "typiclust@pixels"], ["min_margin"], initial=9, budget=9, queries=1, recipe="mine.yml")
+    runs = grid("my_data.py:load_it", n, ["random", "typiclust@pixels"], ["min_margin"], initial=9, budget=9, queries=1,
+                recipe="mine.yml")
     assert runs[0].dataset.startswith("my_data.py:load_it#") and runs[0].recipe.model.startswith("my_models.py:net#")
     one, two = done(runs, here/"one", "local"), done(runs, here/"two", "processes", 2)
-    assert len(one.frame(runs)) == 4 and not len(diff(one, two)) and set(one.frame(runs).model) == {runs[0].recipe.model}
+    assert (len(one.frame(runs)) == 4 and not len(diff(one, two))
+            and set(one.frame(runs).model) == {runs[0].recipe.model})
     (here/"my_models.py").write_text(MODEL.replace("24", "25"))
     again = grid("my_data.py:load_it", n, ["random"], ["min_margin"], initial=9, budget=9, queries=1, recipe="mine.yml")
     assert again[0].key != runs[0].key
     (here/"my_data.py").write_text(DATA.replace("default_rng(0)", "default_rng(1)"))
-    assert grid("my_data.py:load_it", n, ["random"], ["min_margin"], initial=9, budget=9, queries=1, recipe="mine.yml")[0].key != again[0].key
+    assert (grid("my_data.py:load_it", n, ["random"], ["min_margin"], initial=9, budget=9, queries=1,
+                 recipe="mine.yml")[0].key != again[0].key)
 
 
 def test_on_dask(here):
@@ -177,7 +187,8 @@ def test_on_dask(here):
     from distributed import LocalCluster
     runs = small(samplers=["random", "my_rules.py:central@pixels"], strategies=["my_rules.py:shy"])
     one = done(runs, here/"one", "local")
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1", local_directory=str(here/"dask")) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1",
+                      local_directory=str(here/"dask")) as cluster:
         from distributed import Client
         with Client(cluster) as client:
             client.run(os.chdir, "/")
@@ -211,7 +222,8 @@ def test_features_of_a_folder_are_a_source(here):
     save_features(here/"mine", x, digits.train.y.numpy())
     runs = small(samplers=["coreset@features:mine", "coreset@pixels"], strategies=["typiclust@features:mine"])
     one, two = done(runs, here/"one", "local"), done(runs, here/"two", "processes", 2)
-    assert not len(diff(one, two)) and [r.task.name for r in runs] == ["features", "pixels"] and runs[1].query_task == runs[0].task
+    assert (not len(diff(one, two)) and [r.task.name for r in runs] == ["features", "pixels"]
+            and runs[1].query_task == runs[0].task)
     save_features(here/"mine", 2 * x, digits.train.y.numpy())
     assert small(samplers=["coreset@features:mine"])[0].key not in {r.key for r in runs}
     with pytest.raises(UserError, match="have changed since this run was named"): done(runs, here/"three", "local")
@@ -232,9 +244,14 @@ def test_a_query_reads_a_source_in_every_round(here):
 def test_figures_take_them(here):
     "By papermill, with names as a reader would write them."
     from initpools.report.figure import run_figure
-    given = dict(dataset="my_data.py:load_it", seeds=1, initial=9, budget=9, queries=1, store=str(here/"store"), executor="local", device="cpu", root=str(here/"data"))
-    curves = run_figure("learning_curves", given | dict(name="curves", samplers=["random", "my_rules.py:central@pixels"], strategies=["my_rules.py:shy"],
-                                                        changes=dict(epochs=1, model="my_models.py:net")), here/"curves.ipynb")
+    given = dict(dataset="my_data.py:load_it", seeds=1, initial=9, budget=9, queries=1, store=str(here/"store"),
+                 executor="local", device="cpu", root=str(here/"data"))
+    curves = run_figure(
+        "learning_curves",
+        given | dict(name="curves", samplers=["random", "my_rules.py:central@pixels"], strategies=["my_rules.py:shy"],
+                     changes=dict(epochs=1, model="my_models.py:net")), here/"curves.ipynb")
     assert "my_models.py:net#" in curves.read_text() and (here/"curves.svg").exists()
-    table = run_figure("strategies", given | dict(name="ranking", dataset="digits", strategies=["random", "my_rules.py:sure"]), here/"ranking.ipynb")
+    table = run_figure("strategies",
+                       given | dict(name="ranking", dataset="digits", strategies=["random", "my_rules.py:sure"]),
+                       here/"ranking.ipynb")
     assert "Three are sure" in table.read_text() and (here/"ranking.svg").exists()

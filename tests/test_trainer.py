@@ -12,8 +12,9 @@ from initpools.data.images import load
 from initpools.trainer import RECIPES, Compute, Training, fit_many
 
 ROOM = [importlib.import_module(f"initpools.trainer.{name}") for name in ("recipes", "loop", "weights", "inference")]
-NAMES = """CIFAR RECIPES CROPS KEEP Recipe released seeded number_format autocast epoch_batches epochs_for make_optimizer
-           Cohort fold_norms Fit Last Best Average fit_many embed predict accuracies evaluate mc_dropout""".split()
+NAMES = """CIFAR RECIPES CROPS KEEP Recipe released seeded number_format autocast epoch_batches epochs_for
+           make_optimizer Cohort fold_norms Fit Last Best Average fit_many embed predict accuracies evaluate
+           mc_dropout""".split()
 
 
 def state(fit): return torch.cat([v.flatten().double() for v in fit.net.state_dict().values()])
@@ -28,7 +29,8 @@ def test_nothing_takes_more_than_five_parameters():
     taken = {}
     for module in [*ROOM, trainer]:
         for name, f in inspect.getmembers(module, inspect.isfunction):
-            if f.__module__ == module.__name__: taken[f"{module.__name__}.{name}"] = len(inspect.signature(f).parameters)
+            if f.__module__ == module.__name__:
+                taken[f"{module.__name__}.{name}"] = len(inspect.signature(f).parameters)
     assert len(taken) > 20 and max(taken.values()) <= 5, taken
 
 

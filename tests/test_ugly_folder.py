@@ -18,15 +18,21 @@ from initpools.pretext.features import features_of, open_features
 from initpools.data.files import list_files, read_image, read_told
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ["plain.png", "copy of plain.png", "line\nbreak.png", "carriage\rreturn.png", "next\x85line.png", "separator\u2028.png", os.fsdecode(b"latin-\xe9.png"), "-rf.png",
+NAMES = ["plain.png", "copy of plain.png", "line\nbreak.png", "carriage\rreturn.png", "next\x85line.png",
+         "separator\u2028.png", os.fsdecode(b"latin-\xe9.png"), "-rf.png",
          "😀.png", '"quoted".png', " space .png", "tab\t.png", "two\n\nbreaks.PNG"]
-ODD = {"lost.jpg": "a link to a file that is not there", "round.jpg": "a link that leads back to itself", "folder.jpg": "a folder", "pipe.png": "a pipe, socket or device",
-       "socket.png": "a pipe, socket or device", "device.png": "a pipe, socket or device", "zero.png": "an empty file", "text.jpg": "not an image that can be read, whatever its name says",
-       "phone.heic": "a HEIC image, which needs the package pillow-heif", "phone.jpg": "a HEIC image, which needs the package pillow-heif",
+ODD = {"lost.jpg": "a link to a file that is not there", "round.jpg": "a link that leads back to itself",
+       "folder.jpg": "a folder", "pipe.png": "a pipe, socket or device",
+       "socket.png": "a pipe, socket or device", "device.png": "a pipe, socket or device", "zero.png": "an empty file",
+       "text.jpg": "not an image that can be read, whatever its name says",
+       "phone.heic": "a HEIC image, which needs the package pillow-heif",
+       "phone.jpg": "a HEIC image, which needs the package pillow-heif",
        "shut.png": "no permission to read it", os.fsdecode(b"lost \xe9\n.jpg"): "a link to a file that is not there"}
 QUARTERS = {  # what the four quarters of an image have to be, from left to right and from above
-    "sixteen.png": (0, 64, 128, 255), "sixteen.tif": (0, 64, 128, 255), "signed.tif": (0, 64, 128, 255), "float.tif": (0, 64, 0, 255), "turned.png": (30, 10, 40, 20), "turned.jpg": (30, 10, 40, 20),
-    "turned16.png": (128, 0, 255, 64), "cmyk.jpg": (10, 20, 30, 40), "palette.png": (10, 255, 30, 40), "glass.png": (10, 255, 30, 40), "grey glass.png": (10, 255, 30, 40),
+    "sixteen.png": (0, 64, 128, 255), "sixteen.tif": (0, 64, 128, 255), "signed.tif": (0, 64, 128, 255),
+    "float.tif": (0, 64, 0, 255), "turned.png": (30, 10, 40, 20), "turned.jpg": (30, 10, 40, 20),
+    "turned16.png": (128, 0, 255, 64), "cmyk.jpg": (10, 20, 30, 40), "palette.png": (10, 255, 30, 40),
+    "glass.png": (10, 255, 30, 40), "grey glass.png": (10, 255, 30, 40),
     "panorama.png": (0, 255, 0, 255), "dot.png": (77, 77, 77, 77), "thread.png": (78, 78, 78, 78)}
 SCRIPT = """
 import json, resource, sys
@@ -48,32 +54,61 @@ def quarters(a, b, c, d, kind=np.uint8): return np.kron(np.array([[a, b], [c, d]
 def grey(values): return Image.fromarray(np.repeat(values[..., None], 3, 2))
 
 
+def paint(folder):
+    "Images of all modes and depths, turned, transparent, large and small."
+    for i, name in enumerate(NAMES): grey(np.full((40, 50), max(i, 1), np.uint8)).save(folder/name, "PNG")
+    wide = quarters(1000, 11000, 21100, 41000, np.uint16)
+    turned = Image.Exif()
+    values = quarters(10, 20, 30, 40)
+    turned[0x0112] = 6
+    Image.fromarray(wide).save(folder/"sixteen.png")
+    Image.fromarray(wide).save(folder/"sixteen.tif")
+    Image.fromarray(wide).save(folder/"turned16.png", exif=turned)
+    Image.fromarray(wide.astype(np.int32) - 30_000).save(folder/"signed.tif")
+    Image.fromarray(quarters(-1, 0, np.nan, 3, np.float32)).save(folder/"float.tif")
+    grey(values).save(folder/"turned.png", exif=turned)
+    grey(values).save(folder/"turned.jpg", exif=turned, quality=95)
+    grey(values).convert("CMYK").save(folder/"cmyk.jpg", quality=95)
+    clear = np.where(values == 20, 0, 255).astype(np.uint8)
+    Image.fromarray(np.stack([values] * 3 + [clear], 2)).save(folder/"glass.png")
+    Image.fromarray(np.stack([values, clear], 2), "LA").save(folder/"grey glass.png")
+    palette = Image.fromarray(values // 10, "P")
+    palette.putpalette([v for i in range(256) for v in (10 * i % 256,) * 3])
+    palette.save(folder/"palette.png", transparency=2)
+    long = Image.new("1", (20_000, 10_000))
+    long.paste(1, (10_000, 0, 20_000, 10_000))
+    long.save(folder/"panorama.png")
+    grey(np.full((1, 1), 77, np.uint8)).save(folder/"dot.png")
+    grey(np.full((500, 1), 78, np.uint8)).save(folder/"thread.png")
+    grey(values).save(folder/"shut.png")
+    (folder/"shut.png").chmod(0)
+
+
+def litter(folder):
+    "What bears an image's name and is none: links, pipes, sockets, folders, other files."
+    for hidden in (".thumb.png", "._plain.png"): (folder/hidden).write_bytes(b"hidden")
+    (folder/"notes.txt").write_text("no image")
+    for name in ("lost.jpg", os.fsdecode(b"lost \xe9\n.jpg")): (folder/name).symlink_to("nowhere")
+    (folder/"round.jpg").symlink_to("round.jpg")
+    (folder/"device.png").symlink_to("/dev/zero")
+    (folder/"circle").symlink_to(".")
+    (folder/"folder.jpg").mkdir()
+    grey(quarters(10, 20, 30, 40)).save(folder/"folder.jpg"/"inside.png")
+    os.mkfifo(folder/"pipe.png")
+    here = os.getcwd()
+    os.chdir(folder)
+    try: socket.socket(socket.AF_UNIX).bind("socket.png")
+    finally: os.chdir(here)
+    (folder/"zero.png").touch()
+    (folder/"text.jpg").write_text("not an image")
+    for name in ("phone.heic", "phone.jpg"): (folder/name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+
+
 def make(folder):
     "The ugly folder."
     folder.mkdir()
-    for i, name in enumerate(NAMES): grey(np.full((40, 50), max(i, 1), np.uint8)).save(folder/name, "PNG")
-    for hidden in (".thumb.png", "._plain.png"): (folder/hidden).write_bytes(b"hidden")
-    (folder/"notes.txt").write_text("no image")
-    wide, turned, values = quarters(1000, 11000, 21100, 41000, np.uint16), Image.Exif(), quarters(10, 20, 30, 40)
-    turned[0x0112] = 6
-    Image.fromarray(wide).save(folder/"sixteen.png"); Image.fromarray(wide).save(folder/"sixteen.tif"); Image.fromarray(wide).save(folder/"turned16.png", exif=turned)
-    Image.fromarray(wide.astype(np.int32) - 30_000).save(folder/"signed.tif"); Image.fromarray(quarters(-1, 0, np.nan, 3, np.float32)).save(folder/"float.tif")
-    grey(values).save(folder/"turned.png", exif=turned); grey(values).save(folder/"turned.jpg", exif=turned, quality=95)
-    grey(values).convert("CMYK").save(folder/"cmyk.jpg", quality=95)
-    clear = np.where(values == 20, 0, 255).astype(np.uint8)
-    Image.fromarray(np.stack([values] * 3 + [clear], 2)).save(folder/"glass.png"); Image.fromarray(np.stack([values, clear], 2), "LA").save(folder/"grey glass.png")
-    palette = Image.fromarray(values // 10, "P"); palette.putpalette([v for i in range(256) for v in (10 * i % 256,) * 3]); palette.save(folder/"palette.png", transparency=2)
-    long = Image.new("1", (20_000, 10_000)); long.paste(1, (10_000, 0, 20_000, 10_000)); long.save(folder/"panorama.png")
-    grey(np.full((1, 1), 77, np.uint8)).save(folder/"dot.png"); grey(np.full((500, 1), 78, np.uint8)).save(folder/"thread.png")
-    for name in ("lost.jpg", os.fsdecode(b"lost \xe9\n.jpg")): (folder/name).symlink_to("nowhere")
-    (folder/"round.jpg").symlink_to("round.jpg"); (folder/"device.png").symlink_to("/dev/zero"); (folder/"circle").symlink_to(".")
-    (folder/"folder.jpg").mkdir(); grey(values).save(folder/"folder.jpg"/"inside.png")
-    os.mkfifo(folder/"pipe.png"); here = os.getcwd(); os.chdir(folder)
-    try: socket.socket(socket.AF_UNIX).bind("socket.png")
-    finally: os.chdir(here)
-    (folder/"zero.png").touch(); (folder/"text.jpg").write_text("not an image")
-    for name in ("phone.heic", "phone.jpg"): (folder/name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
-    grey(values).save(folder/"shut.png"); (folder/"shut.png").chmod(0)
+    paint(folder)
+    litter(folder)
 
 
 def as_anybody():
@@ -84,7 +119,8 @@ def as_anybody():
 
 def run(data, root, cwd):
     "Features of a folder, made and asked for again in a process of its own, which may not wait for ever."
-    done = subprocess.run([sys.executable, "-c", SCRIPT, data, str(root), "", str(ROOT)], cwd=cwd, capture_output=True, text=True, timeout=200, preexec_fn=as_anybody)
+    done = subprocess.run([sys.executable, "-c", SCRIPT, data, str(root), "", str(ROOT)], cwd=cwd, capture_output=True,
+                          text=True, timeout=200, preexec_fn=as_anybody)
     assert done.returncode == 0, done.stderr[-2000:]
     one, peak, two = json.loads(done.stdout)
     assert one == two
@@ -105,7 +141,8 @@ def test_every_name_and_row_belong_together(ugly):
     "Names come back exactly, and the row of each is the row of its image."
     home, (_, names, *_), f = ugly
     assert f.names() == names and sorted(names) == sorted([*NAMES, *QUARTERS]) and len(f) == len(names)
-    for i, name in enumerate(NAMES): assert set(np.rint(np.asarray(f.x[names.index(name)], float) * 255)) == {max(i, 1)}, name
+    for i, name in enumerate(NAMES):
+        assert set(np.rint(np.asarray(f.x[names.index(name)], float) * 255)) == {max(i, 1)}, name
     for name in names: assert (home/"photos"/name).is_file()
 
 
@@ -115,7 +152,9 @@ def test_each_odd_file_is_listed_with_its_reason(ugly):
     assert dict(map(tuple, skipped)) == ODD and len(skipped) == len(ODD)
     assert f.manifest.skipped == tuple(map(tuple, skipped)) and f.manifest.n == len(f) + len(ODD)
     assert told[0].startswith(f"{len(ODD)} of {len(ODD) + len(f)} image files cannot be read and are skipped: ")
-    for text in told: text.encode(); assert len(text.splitlines()) == 1
+    for text in told:
+        text.encode()
+        assert len(text.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", QUARTERS)
@@ -125,7 +164,8 @@ def test_images_are_read_right(ugly, name):
     x = np.rint(np.asarray(f.x[names.index(name)], float) * 255).reshape(3, 32, 32)
     for size, inner in ((32, x), (48, decode(home/"photos"/name, 48)[0].transpose(2, 0, 1).astype(float))):
         a, b = size // 8, size - 1 - size // 8
-        for channel in inner: assert np.abs(channel[[a, a, b, b], [a, b, a, b]] - QUARTERS[name]).max() <= 3 * name.endswith(".jpg"), name
+        for channel in inner:
+            assert np.abs(channel[[a, a, b, b], [a, b, a, b]] - QUARTERS[name]).max() <= 3 * name.endswith(".jpg"), name
 
 
 def test_what_was_done_is_counted(ugly):
@@ -141,12 +181,15 @@ def test_another_folder_to_stand_in_changes_nothing(ugly):
 
 def test_a_panorama_takes_little_memory(tmp_path):
     "200 million pixels: the RGB version alone would be 0.8 GB; a JPEG is not even decoded whole."
-    Image.new("L", (20_000, 10_000), 99).save(tmp_path/"long.jpg"); Image.new("1", (20_000, 10_000), 1).save(tmp_path/"long.png")
-    look = "import resource, sys; sys.path.insert(0, sys.argv[1])\nfrom initpools.data.files import read_told; from initpools.data.images import decode\n" \
-           "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6\n" \
-           "for read, file in ((decode, sys.argv[2]), (read_told, sys.argv[3])):\n" \
-           "    before = peak(); x, notes = read(file, 224); print(x.min(), x.max(), len(notes), peak() - before)"
-    done = subprocess.run([sys.executable, "-c", look, str(ROOT), tmp_path/"long.jpg", tmp_path/"long.png"], capture_output=True, text=True, timeout=200)
+    Image.new("L", (20_000, 10_000), 99).save(tmp_path/"long.jpg")
+    Image.new("1", (20_000, 10_000), 1).save(tmp_path/"long.png")
+    look = ("import resource, sys; sys.path.insert(0, sys.argv[1])\nfrom initpools.data.files import read_told; from "
+            "initpools.data.images import decode\ndef peak(): return "
+            "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6\nfor read, file in ((decode, sys.argv[2]), "
+            "(read_told, sys.argv[3])):\n    before = peak(); x, notes = read(file, 224); print(x.min(), x.max(), "
+            "len(notes), peak() - before)")
+    done = subprocess.run([sys.executable, "-c", look, str(ROOT), tmp_path/"long.jpg", tmp_path/"long.png"],
+                          capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     (*jpeg, light), (*png, heavy) = (map(float, line.split()) for line in done.stdout.splitlines())
     assert (jpeg, png) == ([99, 99, 1], [255, 255, 1]) and light < .1 and heavy < .4, (light, heavy)
@@ -156,12 +199,15 @@ def test_a_claimed_size_does_not_fill_the_memory(tmp_path):
     "A small file that says it is 60,000 pixels wide and high is left out with its reason."
     import struct
     import zlib
-    def chunk(kind, data): return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    (tmp_path/"bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
+    (tmp_path/"bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
+                                      + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
     limit = Image.MAX_IMAGE_PIXELS
     x, (why,) = read_told(tmp_path/"bomb.png", 32)
-    assert x is None and why == "60000 x 60000 pixels take 14.4 GB, more than 2 GB: make it smaller" and Image.MAX_IMAGE_PIXELS == limit
+    assert (x is None and why == "60000 x 60000 pixels take 14.4 GB, more than 2 GB: make it smaller"
+            and Image.MAX_IMAGE_PIXELS == limit)
 
 
 def test_ordinary_images_stay_as_they_were(tmp_path):
@@ -170,11 +216,17 @@ def test_ordinary_images_stay_as_they_were(tmp_path):
     rng = np.random.default_rng(0)
     for i, size in enumerate(((64, 64), (500, 375), (33, 90), (1300, 900))):
         file = tmp_path/f"{i}.jpg"
-        Image.fromarray(rng.integers(0, 256, (size[1] // 4 + 1, size[0] // 4 + 1, 3), dtype=np.uint8)).resize(size).save(file)
-        with Image.open(file) as im: whole = np.asarray(ImageOps.fit(im.convert("RGB"), (64, 64), Image.Resampling.BILINEAR))
+        Image.fromarray(rng.integers(0, 256, (size[1] // 4 + 1, size[0] // 4 + 1, 3), dtype=np.uint8)).resize(
+            size).save(file)
         with Image.open(file) as im:
-            short = round(96 / .875); im.draft("RGB", (short, short)); im = im.convert("RGB"); s = short / min(im.size)
-            (w, h) = (max(short, round(v * s)) for v in im.size); x, y = (w - 96) / 2 / s, (h - 96) / 2 / s
+            whole = np.asarray(ImageOps.fit(im.convert("RGB"), (64, 64), Image.Resampling.BILINEAR))
+        with Image.open(file) as im:
+            short = round(96 / .875)
+            im.draft("RGB", (short, short))
+            im = im.convert("RGB")
+            s = short / min(im.size)
+            (w, h) = (max(short, round(v * s)) for v in im.size)
+            x, y = (w - 96) / 2 / s, (h - 96) / 2 / s
             middle = np.asarray(im.resize((96, 96), Image.Resampling.BILINEAR, (x, y, x + 96 / s, y + 96 / s)))
         assert (decode(file, 64)[0] == whole).all() and (read_image(file, 96) == middle).all()
 
@@ -185,12 +237,19 @@ def tree(tmp_path):
     for c in ("cats", "dogs"):
         for i in range(10):
             file = tmp_path/"tree"/c/("deep/er\n" * (i % 2))/f"-{i}\n.png"
-            file.parent.mkdir(parents=True, exist_ok=True); grey(np.full((20, 20), 10 * i + (c == "dogs") + 1, np.uint8)).save(file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            grey(np.full((20, 20), 10 * i + (c == "dogs") + 1, np.uint8)).save(file)
     home = tmp_path/"tree"
-    (home/"cats"/"lost.png").symlink_to("nowhere"); (home/"dogs"/"a.jpg").mkdir(); (home/"dogs"/".hidden").mkdir()
-    grey(np.full((20, 20), 250, np.uint8)).save(home/"dogs"/".hidden"/"x.png"); grey(np.full((20, 20), 251, np.uint8)).save(home/"dogs"/"a.jpg"/"y.png")
-    (home/"b.jpg").mkdir(); (home/"circle").symlink_to("."); (home/"cats"/"round").symlink_to("..")
-    (home/"cats"/"shut").mkdir(); (home/"cats"/"shut").chmod(0)
+    (home/"cats"/"lost.png").symlink_to("nowhere")
+    (home/"dogs"/"a.jpg").mkdir()
+    (home/"dogs"/".hidden").mkdir()
+    grey(np.full((20, 20), 250, np.uint8)).save(home/"dogs"/".hidden"/"x.png")
+    grey(np.full((20, 20), 251, np.uint8)).save(home/"dogs"/"a.jpg"/"y.png")
+    (home/"b.jpg").mkdir()
+    (home/"circle").symlink_to(".")
+    (home/"cats"/"round").symlink_to("..")
+    (home/"cats"/"shut").mkdir()
+    (home/"cats"/"shut").chmod(0)
     yield home
     (home/"cats"/"shut").chmod(0o755)
 
@@ -200,9 +259,11 @@ def test_a_tree_in_memory_and_as_a_stream(tree, tmp_path):
     "The same images in the same order by both ways; what cannot be read is told by both."
     with pytest.warns(UserWarning, match="cannot be read and are skipped"): whole = load(f"folder:{tree}@8")
     assert whole.train.classes == ("cats", "dogs")
-    parts = [features_of(f"folder:{tree}@8", part, "pixels", root=tmp_path/"data", device="cpu") for part in ("train", "test")]
+    parts = [features_of(f"folder:{tree}@8", part, "pixels", root=tmp_path/"data", device="cpu")
+             for part in ("train", "test")]
     for f, images in zip(parts, (whole.train, whole.test)):
-        assert (np.rint(np.asarray(f.x[:, 0], float) * 255) == images.x[:, 0, 0, 0].numpy()).all() and (f.labels() == images.y.numpy()).all()
+        assert ((np.rint(np.asarray(f.x[:, 0], float) * 255) == images.x[:, 0, 0, 0].numpy()).all()
+                and (f.labels() == images.y.numpy()).all())
     lost = dict(p for f in parts for p in f.manifest.skipped)
     assert lost["cats/lost.png"] == "a link to a file that is not there" and lost["dogs/a.jpg"] == "a folder"
     assert {str(tree/n): why for n, why in lost.items()} == dict(whole.skipped)
@@ -210,23 +271,31 @@ def test_a_tree_in_memory_and_as_a_stream(tree, tmp_path):
 
 
 def test_a_folder_that_may_not_be_opened_is_listed(tree, tmp_path):
-    (tmp_path/"whole").mkdir(); tree.rename(tmp_path/"whole"/"train")
+    (tmp_path/"whole").mkdir()
+    tree.rename(tmp_path/"whole"/"train")
     names, skipped = run(f"folder:{tmp_path/'whole'}@8", tmp_path/"data", tmp_path)[1:3]
     (tmp_path/"whole"/"train").rename(tree)
-    assert ["cats/shut", "a folder that may not be opened"] in skipped and all(n.endswith("\n.png") or n.endswith("y.png") for n in names)
+    assert (["cats/shut", "a folder that may not be opened"] in skipped
+            and all(n.endswith("\n.png") or n.endswith("y.png") for n in names))
 
 
 def test_nothing_readable_is_a_sentence(tmp_path):
     "Also one that names the package for HEIC."
-    (tmp_path/"photos").mkdir(); (tmp_path/"photos"/"a.heic").symlink_to("nowhere")
-    with pytest.raises(UserError, match="None of the 1 images .* the first is a.heic .a link to a file that is not there"): features_of(f"folder:{tmp_path/'photos'}", "train", "pixels", root=tmp_path)
+    (tmp_path/"photos").mkdir()
+    (tmp_path/"photos"/"a.heic").symlink_to("nowhere")
+    with pytest.raises(UserError,
+                       match="None of the 1 images .* the first is a.heic .a link to a file that is not there"):
+        features_of(f"folder:{tmp_path/'photos'}", "train", "pixels", root=tmp_path)
 
 
 def test_heic_is_read_where_the_package_is(tmp_path, monkeypatch):
     "By its content, whatever it is called; and the fingerprint of the folder changes once it can be read."
     class Toy(ImageFile.ImageFile):
         format = "TOY"
-        def _open(self): self._mode, self._size, self.tile = "RGB", (1, 1), [ImageFile._Tile("raw", (0, 0, 1, 1), 24, "RGB")]
+        def _open(self):
+            self._mode = "RGB"
+            self._size = (1, 1)
+            self.tile = [ImageFile._Tile("raw", (0, 0, 1, 1), 24, "RGB")]
     class Package:
         @staticmethod
         def register_heif_opener(): Image.register_open("TOY", Toy, lambda head: head[4:12] == b"ftypheic")
@@ -234,10 +303,13 @@ def test_heic_is_read_where_the_package_is(tmp_path, monkeypatch):
     seen = {}
     try:
         for package in (None, Package):
-            monkeypatch.setitem(sys.modules, "pillow_heif", package); datasets.reads_heif.cache_clear()
-            seen[package] = [picture(tmp_path/name, 1, lambda im: im) for name in ("a.heic", "b.jpg")], list_files(tmp_path).fingerprint
+            monkeypatch.setitem(sys.modules, "pillow_heif", package)
+            datasets.reads_heif.cache_clear()
+            seen[package] = ([picture(tmp_path/name, 1, lambda im: im) for name in ("a.heic", "b.jpg")],
+                             list_files(tmp_path).fingerprint)
     finally:
-        datasets.reads_heif.cache_clear(); Image.OPEN.pop("TOY", None)
+        datasets.reads_heif.cache_clear()
+        Image.OPEN.pop("TOY", None)
         if "TOY" in Image.ID: Image.ID.remove("TOY")
     assert all(x is None and "pillow-heif" in why for x, (why,) in seen[None][0])
     assert [x.tolist() for x, _ in seen[Package][0]] == [[[[5, 6, 7]]]] * 2 and seen[Package][1] != seen[None][1]

@@ -30,7 +30,8 @@ def test_a_sameness_fails_only_beyond_the_margin(claim):
         for high in ends[ends >= low]:
             inside = high < .01 and (claim == "not above" or low > -.01)
             beyond = low > .01 or (claim == "same" and high < -.01)
-            assert verdict((low + high) / 2, low, high, claim) == ("holds" if inside else "fails" if beyond else "open"), (low, high)
+            assert (verdict((low + high) / 2, low, high,
+                            claim) == ("holds" if inside else "fails" if beyond else "open")), (low, high)
 
 
 def test_a_size_is_judged_beside_the_direction():
@@ -40,7 +41,7 @@ def test_a_size_is_judged_beside_the_direction():
 
 
 def test_the_paper_s_sizes_on_published_numbers():
-    "On MNIST the VAE's pool starts lower than the paper's; on CIFAR-10 where the paper has it, and lower still from random alone."
+    "On MNIST the VAE's pool starts lower than the paper's; on CIFAR-10 where the paper has it."
     mnist, cifar = (claims(numbers(f"{f}_quick"), f).iloc[0] for f in ("figure_5", "figure_2"))
     assert mnist.verdict == SIZE and mnist.ours.startswith("-32.5 points [-41.7, -23.3]")
     assert cifar.verdict == "holds" and cifar.ours.startswith("-13.1 ") and "from random alone -17.8 " in cifar.ours
@@ -57,12 +58,15 @@ def test_figure_8_is_tested_over_the_whole_curve():
 def test_floor_and_ceiling_are_flagged():
     tiny = claims(numbers("figure_4_quick"), "figure_4", classes=200)
     assert tiny.limits.str.startswith("floor").all()
-    for figure in ("figure_2", "figure_5", "figure_8", "figure_9"): assert "limits" not in claims(numbers(f"{figure}_quick"), figure, classes=10)
+    for figure in ("figure_2", "figure_5", "figure_8", "figure_9"):
+        assert "limits" not in claims(numbers(f"{figure}_quick"), figure, classes=10)
     probe = low_budget_claims(numbers("low_budget_tiny_lite0_linear")).set_index("claim").limits
-    assert probe["K-means is above random at 10 labels"].startswith("floor") and not probe["K-means meets random at 2,000 labels"]
+    assert (probe["K-means is above random at 10 labels"].startswith("floor")
+            and not probe["K-means meets random at 2,000 labels"])
     covered = low_budget_claims(numbers("low_budget_cifar10_lite0_coverage")).set_index("claim").limits
     assert not covered["Max-entropy is below random, mean over budgets after the first"] # 98 % leave room below
-    assert covered["K-means meets random at 5,000 labels"].startswith("ceiling") and not covered["K-means is above random at 10 labels"]
+    assert (covered["K-means meets random at 5,000 labels"].startswith("ceiling")
+            and not covered["K-means is above random at 10 labels"])
     assert "limits" not in low_budget_claims(numbers("low_budget_cifar10_lite0_linear"))
 
 
@@ -109,16 +113,19 @@ def test_a_committee_is_compared_with_a_passive_committee(tmp_path, monkeypatch)
     assert "Added, to compare with: Passive learning, Passive, three networks." in out
     assert "Core-set (projection) bought the same images as Core-set (greedy) in every round of every seed" in out
     against = dict(frame[["strategy", "against"]].dropna().drop_duplicates().values)
-    assert against == {"coreset": "random", "ens_lc": "random_committee", "random_committee": "random"} and "coreset_projection" not in set(frame.strategy)
+    assert (against == {"coreset": "random", "ens_lc": "random_committee", "random_committee": "random"}
+            and "coreset_projection" not in set(frame.strategy))
     ends = frame[frame["round"] == 1].pivot(index="seed", columns="strategy", values="accuracy")
     mean, low, high = interval(ends.ens_lc - ends.random_committee)
-    table = next("".join(o["data"]["text/html"]) for c in json.loads(out)["cells"] for o in c.get("outputs", []) if "area's difference" in str(o.get("data", {})))
+    shown = [o for c in json.loads(out)["cells"] for o in c.get("outputs", [])]
+    table = next("".join(o["data"]["text/html"]) for o in shown if "area's difference" in str(o.get("data", {})))
     row = re.search(r"<td>ENS-LC</td>(.*?)</tr>", table, re.S)[1]
     assert f"{100 * mean:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]" in row and "Passive, three networks" in row
 
 
 def test_no_page_says_more_than_an_interval():
     "Words for what an interval wider than the margin cannot bear."
-    prose = [ROOT/"README.md", ROOT/"figures"/"README.md", *(ROOT/"nbs"/"figures").glob("*.ipynb"), *(ROOT/"figures").glob("*.ipynb")]
-    said = [(f.name, w) for f in prose for w in ("as good as chance", "and level with", "and level by", "too little to matter for") if w in f.read_text()]
-    assert not said, said
+    prose = [ROOT/"README.md", ROOT/"figures"/"README.md", *(ROOT/"nbs"/"figures").glob("*.ipynb"),
+             *(ROOT/"figures").glob("*.ipynb")]
+    words = ("as good as chance", "and level with", "and level by", "too little to matter for")
+    for f in prose: assert not (said := [w for w in words if w in f.read_text()]), (f.name, said)

@@ -45,7 +45,9 @@ class Files:
     classes: tuple = ()     # class names
 
     def __len__(self): return len(self.names)
-    def __getitem__(self, idx): return Files(self.root, tuple(self.names[i] for i in idx), None if self.y is None else self.y[idx], self.classes)
+    def __getitem__(self, idx):
+        return Files(self.root, tuple(self.names[i] for i in idx), None if self.y is None else self.y[idx],
+                     self.classes)
 
     @cached_property
     def fingerprint(self): # -> str
@@ -61,10 +63,13 @@ def list_files(
 )->Files:
     "The images of a folder, with labels where sub-folders give them."
     folder = Path(folder)
-    if not folder.is_dir(): raise UserError(f"There is no folder {folder}: give the path of a folder of images, or of one with a sub-folder a class.")
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}: give the path of a folder of images, or of one with a "
+                        "sub-folder a class.")
     if class_folders(folder):
         files, y, classes = list_folder(folder)
-        return Files(folder, tuple(str(f.relative_to(folder)) for f in files), y.astype(np.int64), tuple(classes))
+        return Files(folder, tuple(str(f.relative_to(folder)) for f in files), y.astype(np.int64),
+                     tuple(classes))
     names = tuple(p.name for p in image_files(folder, deep=False))
     if not names: raise UserError(f"{folder} holds no image: files have to end in {', '.join(IMAGE_FILES)}.")
     return Files(folder, names)
@@ -79,17 +84,22 @@ def read_list(
     if not file.exists(): raise UserError(f"There is no list {file}: put the published {file.name} there.")
     rows = [line.rsplit(maxsplit=1) for line in os.fsdecode(file.read_bytes()).split("\n") if line.strip()]
     bad = next((i for i, r in enumerate(rows) if len(r) != 2 or not r[1].isdigit()), None)
-    if bad is not None or not rows: raise UserError(f"Line {(bad or 0) + 1} of {file} is not 'path class': give the published list, one image a line.")
+    if bad is not None or not rows:
+        raise UserError(f"Line {(bad or 0) + 1} of {file} is not 'path class': give the published list, one "
+                        "image a line.")
     y = np.array([int(c) for _, c in rows])
     missing = next((n for n, _ in rows if not (root/n).exists()), None)
-    if missing: raise UserError(f"{file.name} names {missing}, which is not under {root}: unpack ImageNet there, or give the list that belongs to it.")
+    if missing:
+        raise UserError(f"{file.name} names {missing}, which is not under {root}: unpack ImageNet there, or "
+                        "give the list that belongs to it.")
     return Files(root, tuple(n for n, _ in rows), y, tuple(classes) or tuple(map(str, range(y.max() + 1))))
 
 # %% ../../nbs/11_files.ipynb #689986d0
 def imagenet(root:Path, part:str)->Files: # data root; "train" or "test"
     "ImageNet in ImageFolder's layout."
     folder = root/"imagenet"/("train" if part == "train" else "val")
-    if not folder.is_dir(): raise UserError(f"ImageNet is not under {folder}: put its images there, one sub-folder a class.")
+    if not folder.is_dir():
+        raise UserError(f"ImageNet is not under {folder}: put its images there, one sub-folder a class.")
     return list_files(folder)
 
 def imagenet_lt(root:Path, part:str)->Files: # data root; "train" or "test"
@@ -97,19 +107,23 @@ def imagenet_lt(root:Path, part:str)->Files: # data root; "train" or "test"
     home, name = root/"imagenet", f"ImageNet_LT_{part}.txt"
     file = next((f/name for f in (home, root/"ImageNet_LT", root) if (f/name).exists()), home/name)
     if part == "test" and not file.exists(): return imagenet(root, part)
-    return read_list(file, home, sorted(p.name for p in (home/"train").iterdir() if p.is_dir()) if (home/"train").is_dir() else ())
+    parts = (home/"train").iterdir() if (home/"train").is_dir() else ()
+    return read_list(file, home, sorted(p.name for p in parts if p.is_dir()))
 
 # %% ../../nbs/11_files.ipynb #6f73fa61
 STREAMED = {"imagenet": imagenet, "imagenet_lt": imagenet_lt} # name -> function(data root, part) -> Files
 
 def own_folder(folder:Path, part:str)->Files:
     "A part of a folder of one's own."
-    inside = next((folder/p for p in (("train",) if part == "train" else ("test", "val")) if (folder/p).is_dir()), None)
+    names = ("train",) if part == "train" else ("test", "val")
+    inside = next((folder/p for p in names if (folder/p).is_dir()), None)
     if inside: return list_files(inside)
     files = list_files(folder)
     if files.y is None:
         if part == "train": return files
-        raise UserError(f"{folder} has no labels, so nothing can be tested on it: let `initpools choose` pick images, or sort them into {folder/'train'} and {folder/'test'} with one sub-folder a class.")
+        raise UserError(
+            f"{folder} has no labels, so nothing can be tested on it: let `initpools choose` pick images, or "
+            f"sort them into {folder/'train'} and {folder/'test'} with one sub-folder a class.")
     test = set_apart(files.y, len(files.classes), folder)
     return files[np.sort(test) if part == "test" else np.setdiff1d(np.arange(len(files)), test)]
 
@@ -120,7 +134,8 @@ def source(
     root:str|Path=None, # data root
 ): # Images or Files
     "One part of a data set, in memory or on disk."
-    if part not in ("train", "test"): raise UserError(f"A data set has the parts train and test, not {part!r}.")
+    if part not in ("train", "test"):
+        raise UserError(f"A data set has the parts train and test, not {part!r}.")
     if name.startswith("folder:"): return own_folder(Path(name[7:].partition("@")[0]).expanduser(), part)
     if name in STREAMED: return STREAMED[name](data_root(root), part)
     return getattr(load(name, root), part)

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core import UserError, data_root, digest, lookup, stream
+from ..core import UserError, data_root, lookup, stream
 from ..own import call_own, find_own, is_own
 from .subsets import long_tail, stratified
 
@@ -38,11 +38,17 @@ class Images:
 
     def __post_init__(self):
         bad = ((self.y < 0) | (self.y >= len(self.classes))).nonzero()
-        if len(bad): raise UserError(f"Image {int(bad[0])} has the label {int(self.y[bad[0]])}, but labels run from 0 to {len(self.classes) - 1}: mend the labels.")
-        if len(self.x) != len(self.y): raise UserError(f"There are {len(self.x)} images but {len(self.y)} labels: give one label an image.")
+        if len(bad):
+            raise UserError(f"Image {int(bad[0])} has the label {int(self.y[bad[0]])}, but labels run from 0 "
+                            f"to {len(self.classes) - 1}: mend the labels.")
+        if len(self.x) != len(self.y):
+            raise UserError(
+                f"There are {len(self.x)} images but {len(self.y)} labels: give one label an image.")
 
     def __len__(self): return len(self.x)
-    def __getitem__(self, idx): idx = torch.as_tensor(idx); return replace(self, x=self.x[idx], y=self.y[idx])
+    def __getitem__(self, idx):
+        idx = torch.as_tensor(idx)
+        return replace(self, x=self.x[idx], y=self.y[idx])
     def to(self, device): return replace(self, x=self.x.to(device), y=self.y.to(device))
 
 # %% ../../nbs/10_datasets.ipynb #90a479fe
@@ -64,7 +70,9 @@ class Dataset:
         "A hash of all pixels and labels."
         h = hashlib.blake2b(digest_size=8)
         for part in (self.train, self.test):
-            for t in (part.x, part.y): h.update(str(tuple(t.shape)).encode()); h.update(np.ascontiguousarray(t.cpu().numpy()))
+            for t in (part.x, part.y):
+                h.update(str(tuple(t.shape)).encode())
+                h.update(np.ascontiguousarray(t.cpu().numpy()))
         return h.hexdigest()
 
 # %% ../../nbs/10_datasets.ipynb #18eb8eab
@@ -72,7 +80,8 @@ def channel_statistics(
     x:torch.Tensor, # (n, c, h, w) uint8
 )->tuple: # mean and std, a channel each, in [0, 1]
     "Mean and standard deviation of each channel."
-    counts = torch.stack([torch.bincount(c.flatten().long(), minlength=256) for c in x.transpose(0, 1)]).double()
+    counts = [torch.bincount(c.flatten().long(), minlength=256) for c in x.transpose(0, 1)]
+    counts = torch.stack(counts).double()
     levels = torch.arange(256, dtype=torch.double) / 255
     mean = (counts @ levels) / counts.sum(1)
     var = (counts @ levels**2) / counts.sum(1) - mean**2
@@ -105,7 +114,8 @@ def read_digits(
     "Scikit-learn's handwritten digits."
     from sklearn.datasets import load_digits
     d = load_digits()
-    return split_off(pair((d.images * (255 / 16)).round().astype(np.uint8), d.target, d.target_names), 500, "digits")
+    return split_off(pair((d.images * (255 / 16)).round().astype(np.uint8), d.target, d.target_names),
+                     500, "digits")
 
 # %% ../../nbs/10_datasets.ipynb #d7bd796f
 def read_torchvision(
@@ -123,9 +133,12 @@ def read_torchvision(
             if "not found" not in str(e).lower(): raise
             parts = [kind(root, download=True, **s) for s in splits]
     except Exception as e:
-        names = [r[0].removesuffix(".gz") for r in getattr(kind, "resources", [])] or [getattr(kind, "filename", "its files")]
-        raise UserError(f"{cls} cannot be read under {where} ({type(e).__name__}: {str(e).splitlines()[0][:120]}). With internet it is downloaded at first use; without, "
-                        f"put {', '.join(names)} there, or name the folder that holds them in INITPOOLS_DATA. A file that is cut off has to be deleted first.") from e
+        names = ([r[0].removesuffix(".gz") for r in getattr(kind, "resources", [])]
+                 or [getattr(kind, "filename", "its files")])
+        raise UserError(f"{cls} cannot be read under {where} ({type(e).__name__}: "
+                        f"{str(e).splitlines()[0][:120]}). With internet it is downloaded at first use; "
+                        f"without, put {', '.join(names)} there, or name the folder that holds them in "
+                        "INITPOOLS_DATA. A file that is cut off has to be deleted first.") from e
     return tuple(_from_torchvision(p, classes) for p in parts)
 
 # %% ../../nbs/10_datasets.ipynb #6d72139c
@@ -142,14 +155,20 @@ def read_npz(
     classes=None, # class names; default: those in the archive, else the numbers up to the highest label
 )->tuple: # training and test images
     "Images from an npz archive."
-    if not Path(file).exists(): raise UserError(f"There is no file {file}: give npz: the path of an archive that holds x_train, y_train, x_test and y_test.")
+    if not Path(file).exists():
+        raise UserError(f"There is no file {file}: give npz: the path of an archive that holds x_train, "
+                        "y_train, x_test and y_test.")
     try:
         with np.load(file) as z:
             a = {k: z[k] for k in ("x_train", "y_train", "x_test", "y_test")}
             named = z["class_names"].tolist() if "class_names" in z.files else None
-    except Exception as e: raise UserError(f"{file} cannot be read ({type(e).__name__}: {str(e)[:120]}): it should be an npz archive with x_train, y_train, x_test and y_test; make it again.") from e
+    except Exception as e:
+        raise UserError(f"{file} cannot be read ({type(e).__name__}: {str(e)[:120]}): it should be an npz "
+                        "archive with x_train, y_train, x_test and y_test; make it again.") from e
     for k in ("x_train", "x_test"):
-        if a[k].dtype != np.uint8 or a[k].ndim not in (3, 4): raise UserError(f"{k} in {file} is {a[k].dtype} of shape {a[k].shape}: it should be uint8 of shape (n, h, w) or (n, h, w, channels).")
+        if a[k].dtype != np.uint8 or a[k].ndim not in (3, 4):
+            raise UserError(f"{k} in {file} is {a[k].dtype} of shape {a[k].shape}: it should be uint8 of "
+                            "shape (n, h, w) or (n, h, w, channels).")
     classes = classes or named or range(int(max(a["y_train"].max(), a["y_test"].max())) + 1)
     return pair(a["x_train"], a["y_train"], classes), pair(a["x_test"], a["y_test"], classes)
 
@@ -166,7 +185,9 @@ def class_folders(
 )->list: # their names, sorted
     "The sub-folders that can be classes."
     try: names = sorted(os.listdir(folder))
-    except OSError as e: raise UserError(f"{folder} cannot be opened ({e.strerror}): give a folder that may be read.") from None
+    except OSError as e:
+        raise UserError(
+            f"{folder} cannot be opened ({e.strerror}): give a folder that may be read.") from None
     here = Path(os.path.realpath(folder))
     def is_class(name):
         path = os.path.join(folder, name)
@@ -202,11 +223,18 @@ def list_folder(
     classes = class_folders(folder)
     files = [image_files(folder/c) for c in classes]
     empty, loose = [c for c, fs in zip(classes, files) if not fs], image_files(folder, deep=False)
-    if classes and set(classes) <= {"train", "test", "val"}: raise UserError(f"{folder} holds {' and '.join(classes)}: it has to hold both train/ and test/ (or val/), each with one sub-folder a class, or the class folders themselves.")
-    if len(classes) < 2: raise UserError(f"{folder} has {len(classes)} class folder(s): learning needs at least two, with the images of one class in each.")
-    if loose: warnings.warn(f"Images that lie beside the class folders of {folder} are left out: {', '.join(printable(f.name) for f in loose[:5])}{' ...' if len(loose) > 5 else ''}")
+    if classes and set(classes) <= {"train", "test", "val"}:
+        raise UserError(f"{folder} holds {' and '.join(classes)}: it has to hold both train/ and test/ (or "
+                        "val/), each with one sub-folder a class, or the class folders themselves.")
+    if len(classes) < 2:
+        raise UserError(f"{folder} has {len(classes)} class folder(s): learning needs at least two, with the "
+                        "images of one class in each.")
+    if loose:
+        warnings.warn(f"Images that lie beside the class folders of {folder} are left out: "
+                      f"{', '.join(printable(f.name) for f in loose[:5])}{' ...' if len(loose) > 5 else ''}")
     if empty: raise UserError(f"Class {empty[0]!r} in {folder} has no image: remove the folder or fill it.")
-    return [f for fs in files for f in fs], np.repeat(np.arange(len(classes)), [len(f) for f in files]), classes
+    return ([f for fs in files for f in fs],
+            np.repeat(np.arange(len(classes)), [len(f) for f in files]), classes)
 
 # %% ../../nbs/10_datasets.ipynb #6e2a79a2
 ERRNO = {errno.ENOENT: "there is no such file", errno.ELOOP: "a link that leads back to itself"}
@@ -270,7 +298,8 @@ def own_range(
     "The range of an image."
     low, high = np.inf, -np.inf
     for part in parts:
-        a = np.asarray(part); a = a[np.isfinite(a)]
+        a = np.asarray(part)
+        a = a[np.isfinite(a)]
         if a.size: low, high = min(low, float(a.min())), max(high, float(a.max()))
     return low, high
 
@@ -294,7 +323,10 @@ REDUCED = "images of more than 179 million pixels were reduced while they were r
 TURNED = "images were turned as their EXIF data say"
 TURNS = (None, None, "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM",
          "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
-LARGE, HEAVY, MOST = 178_956_970, 50_000_000, 2_000_000_000  # pixels to reduce, pixels to decode alone, bytes
+# pixels to reduce, pixels to decode alone, bytes
+LARGE = 178_956_970
+HEAVY = 50_000_000
+MOST = 2_000_000_000
 ALONE = threading.Lock()
 
 def turn(im): # -> the name of a turn in Image.Transpose, or None
@@ -341,9 +373,11 @@ def picture(
 def _upright(im, short, large, notes): # -> RGB image
     "Decode, in RGB, turned; add what there is to note."
     from PIL import Image
-    need = im.width * im.height * {"1": 1, "L": 1, "P": 1}.get(im.mode, 2 if im.mode.startswith("I;16") else 4)
+    bytes_ = {"1": 1, "L": 1, "P": 1}.get(im.mode, 2 if im.mode.startswith("I;16") else 4)
+    need = im.width * im.height * bytes_
     if need > MOST:
-        raise Unread(f"{im.width} x {im.height} pixels take {need / 1e9:.1f} GB, more than {MOST / 1e9:.0f} GB: make it smaller")
+        raise Unread(f"{im.width} x {im.height} pixels take {need / 1e9:.1f} GB, more than {MOST / 1e9:.0f} "
+                     "GB: make it smaller")
     im.load()
     by = max(1, min(64, min(im.size) // short)) if large else 1  # Pillow's means of larger blocks are inexact
     out, way = in_strips(im, by) if by > 1 else as_rgb(im), turn(im)
@@ -382,7 +416,9 @@ def decode_all(
     bad = tuple((str(f), told[0]) for f, (x, told) in zip(files, read) if x is None)
     notes = Counter(note for i in good for note in read[i][1])
     for text in tell(bad, notes, len(files)): warnings.warn(text)
-    if not good: raise UserError(f"None of the {len(files)} image files can be read; the first is {printable(bad[0][0])} ({bad[0][1]}).")
+    if not good:
+        raise UserError(f"None of the {len(files)} image files can be read; the first is "
+                        f"{printable(bad[0][0])} ({bad[0][1]}).")
     return pair(np.stack([read[i][0] for i in good]), np.asarray(y)[good], classes), bad
 
 # %% ../../nbs/10_datasets.ipynb #15761e31
@@ -393,7 +429,9 @@ def set_apart(
 )->np.ndarray: # sorted indices
     "The test part of a folder that has none: a stratified fifth, one image a class at least."
     size = max(classes, len(y) // 5)
-    if 2 * size > len(y): raise UserError(f"{folder} holds {len(y)} images of {classes} classes, too few to set a test part aside: add images, or give it the folders train/ and test/.")
+    if 2 * size > len(y):
+        raise UserError(f"{folder} holds {len(y)} images of {classes} classes, too few to set a test part "
+                        "aside: add images, or give it the folders train/ and test/.")
     return stratified(y, size, stream("test part", "folder"))
 
 def read_folder(
@@ -402,17 +440,23 @@ def read_folder(
 )->tuple: # training and test images, files that could not be read
     "Images from a folder of one's own."
     folder = Path(folder)
-    if not folder.is_dir(): raise UserError(f"There is no folder {folder}: give folder: the path of a folder with one sub-folder a class.")
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no folder {folder}: give folder: the path of a folder with one sub-folder a class.")
     test = next((folder/t for t in ("test", "val") if (folder/t).is_dir()), None)
     if (folder/"train").is_dir() and test:
         train, bad = decode_all(*list_folder(folder/"train"), size)
         test, more = decode_all(*list_folder(test), size)
-        if train.classes != test.classes: raise UserError(f"The class folders of {folder}/train and of its test part differ: give both the same.")
+        if train.classes != test.classes:
+            raise UserError(
+                f"The class folders of {folder}/train and of its test part differ: give both the same.")
         return train, test, bad + more
     files, y, classes = list_folder(folder)
     apart = set_apart(y, len(classes), folder)
-    (train, bad), (test, more) = (decode_all([files[i] for i in part], y[part], classes, size) for part in (np.setdiff1d(np.arange(len(y)), apart), apart))
-    if not torch.bincount(train.y, minlength=len(classes)).all(): raise UserError(f"A class in {folder} has no readable image: remove the folder or fill it.")
+    (train, bad), (test, more) = (decode_all([files[i] for i in part], y[part], classes, size)
+                                  for part in (np.setdiff1d(np.arange(len(y)), apart), apart))
+    if not torch.bincount(train.y, minlength=len(classes)).all():
+        raise UserError(f"A class in {folder} has no readable image: remove the folder or fill it.")
     return train, test, bad + more
 
 # %% ../../nbs/10_datasets.ipynb #c36d1074
@@ -431,10 +475,13 @@ def read_tiny_imagenet(
 )->tuple: # training and test images, files that could not be read
     "Tiny ImageNet from its published layout."
     home = root/"tiny-imagenet-200"
-    if not (home/"wnids.txt").exists(): raise UserError(f"Tiny ImageNet is not under {home}: unpack the published tiny-imagenet-200.zip into {root}.")
+    if not (home/"wnids.txt").exists():
+        raise UserError(
+            f"Tiny ImageNet is not under {home}: unpack the published tiny-imagenet-200.zip into {root}.")
     ids = (home/"wnids.txt").read_text().split()
     rank = {w: i for i, w in enumerate(ids)}
-    words = dict(line.split("\t", 1) for line in (home/"words.txt").read_text().splitlines()) if (home/"words.txt").exists() else {}
+    words = (dict(line.split("\t", 1) for line in (home/"words.txt").read_text().splitlines())
+             if (home/"words.txt").exists() else {})
     names = [words.get(w, w).split(",")[0].strip() for w in ids]
     files = [(f, rank[w]) for w in ids for f in sorted((home/"train"/w/"images").glob("*.JPEG"))]
     notes = [line.split("\t")[:2] for line in (home/"val"/"val_annotations.txt").read_text().splitlines()]
@@ -463,7 +510,8 @@ def read_cifar100(root):
 def on_disk(root):
     "What is too large for memory."
     raise UserError("ImageNet does not fit in memory, so it is not loaded as images: work on its features, "
-                    "features_of('imagenet', 'train', 'resnet50') of initpools.pretext.features, which streams the files.")
+                    "features_of('imagenet', 'train', 'resnet50') of initpools.pretext.features, which "
+                    "streams the files.")
 
 DATASETS = { # name: (how to read it, published statistics)
     "digits":        (read_digits, None),
@@ -483,7 +531,9 @@ def folder_and_size(
 )->tuple: # path, side length in pixels
     "What a folder's name says."
     folder, _, size = name[7:].partition("@")
-    if size and not size.isdigit(): raise UserError(f"In {name!r} the part after @ is the side length in pixels, for instance folder:{folder}@64.")
+    if size and not size.isdigit():
+        raise UserError(
+            f"In {name!r} the part after @ is the side length in pixels, for instance folder:{folder}@64.")
     return Path(folder).expanduser(), int(size or 64)
 
 def read(
@@ -500,7 +550,7 @@ def read(
 
 # %% ../../nbs/10_datasets.ipynb #e73ff4c3
 def load(
-    name:str, # a name of DATASETS, perhaps with _lt or _lt100 behind; npz:FILE; folder:DIR or folder:DIR@SIZE; my_data.py:load_it
+    name:str, # of DATASETS, also with _lt or _lt100 behind; npz:FILE; folder:DIR[@SIZE]; my_data.py:load_it
     root:str|Path=None, # data root; default: INITPOOLS_DATA, else data/
 )->Dataset:
     "A data set by its name."
@@ -520,6 +570,6 @@ def own_dataset(
     given, name = call_own(name), find_own(name).name
     if isinstance(given, Dataset): return replace(given, name=name)
     if not (isinstance(given, tuple) and [type(part) for part in given] == [Images, Images]):
-        raise UserError(f"{name} gives a {type(given).__name__}: it has to give a Dataset, or training and test "
-                        "images as pair(x, y, classes) of initpools.data.images makes them.")
+        raise UserError(f"{name} gives a {type(given).__name__}: it has to give a Dataset, or training and "
+                        "test images as pair(x, y, classes) of initpools.data.images makes them.")
     return Dataset(name, *given, *channel_statistics(given[0].x))

@@ -30,7 +30,8 @@ def stratified(
 )->np.ndarray: # (size,) sorted indices
     "Draw `size` indices with every class in proportion."
     classes, counts = np.unique(y, return_counts=True)
-    picks = [rng.choice(np.flatnonzero(y == c), m, replace=False) for c, m in zip(classes, shares(counts, size))]
+    picks = [rng.choice(np.flatnonzero(y == c), m, replace=False)
+             for c, m in zip(classes, shares(counts, size))]
     return np.sort(np.concatenate(picks)) if picks else np.empty(0, np.int64)
 
 # %% ../../nbs/09_subsets.ipynb #41a2daa7
@@ -40,7 +41,9 @@ def long_tail_sizes(
     factor:float=50, # imbalance factor: largest over smallest class
 )->np.ndarray: # (classes,) images to keep of each class
     "Class sizes that fall off by a power law."
-    if factor < 1: raise UserError(f"An imbalance factor is the largest class over the smallest, so at least 1; {factor} was given.")
+    if factor < 1:
+        raise UserError(
+            f"An imbalance factor is the largest class over the smallest, so at least 1; {factor} was given.")
     return np.array([int(largest * (1 / factor) ** (c / max(classes - 1, 1))) for c in range(classes)])
 
 # %% ../../nbs/09_subsets.ipynb #5f871295
@@ -52,7 +55,8 @@ def long_tail(
     "Indices of a long-tailed part of a data set."
     counts = np.bincount(y)
     keep = np.minimum(long_tail_sizes(counts.max(), len(counts), factor), counts)
-    return np.sort(np.concatenate([rng.choice(np.flatnonzero(y == c), m, replace=False) for c, m in enumerate(keep)]))
+    parts = [rng.choice(np.flatnonzero(y == c), m, replace=False) for c, m in enumerate(keep)]
+    return np.sort(np.concatenate(parts))
 
 # %% ../../nbs/09_subsets.ipynb #557cd8ad
 def redundant(
@@ -61,6 +65,7 @@ def redundant(
     rng:np.random.Generator, # the draw
 )->np.ndarray: # (n,) indices, with repeats
     "Indices of a pool of the same size with fewer distinct images."
-    if not 0 < unique <= 1: raise UserError(f"The distinct share of a pool lies above 0 and at most at 1; {unique} was given.")
+    if not 0 < unique <= 1:
+        raise UserError(f"The distinct share of a pool lies above 0 and at most at 1; {unique} was given.")
     kept = rng.choice(n, max(1, round(n * unique)), replace=False)
     return np.sort(np.resize(kept, n))

@@ -17,7 +17,8 @@ from ..core import UserError, check_budget, torch_stream
 from ..data.images import Dataset, Images
 from ..pretext.vae import KL_WEIGHT, VAE, batch_loss, kl_divergence, targets
 from ..data.subsets import stratified
-from ..trainer import Compute, Training, autocast, evaluate, fit_many, fold_norms, open_session, run_epoch, seeded
+from ..trainer import (Compute, Training, autocast, evaluate, fit_many, fold_norms, open_session,
+                               run_epoch, seeded)
 
 # %% ../../nbs/85_audit.ipynb #77344a7e
 def part(
@@ -28,7 +29,9 @@ def part(
 )->Dataset:
     "A data set with fewer images and the same classes in the same proportions."
     def cut(images, size):
-        if size > len(images): raise UserError(f"{size} of {data.name}'s {len(images)} images were asked for: ask for fewer, or for 0 to take all.")
+        if size > len(images):
+            raise UserError(f"{size} of {data.name}'s {len(images)} images were asked for: ask for fewer, or "
+                            "for 0 to take all.")
         return images[stratified(images.y.cpu().numpy(), size, rng)] if size else images
     return replace(data, train=cut(data.train, n), test=cut(data.test, tests))
 
@@ -126,11 +129,16 @@ def fit_vae(
 )->VAE:
     "A VAE on a part of a data set, with the weight of the KL term that the whole would have."
     n, c, _, size = data.train.x.shape
-    with seeded("audit vae", seed, "weights"): net = VAE(c, size).to(memory_format=torch.channels_last).train()
-    opt, g = torch.optim.Adam(net.parameters(), 1e-3, weight_decay=5e-4, fused=True), torch_stream("audit vae", seed)
+    with seeded("audit vae", seed, "weights"):
+        net = VAE(c, size).to(memory_format=torch.channels_last).train()
+    opt = torch.optim.Adam(net.parameters(), 1e-3, weight_decay=5e-4, fused=True)
+    g = torch_stream("audit vae", seed)
     for batch in (b for _ in range(epochs) for b in torch.randperm(n, generator=g).split(200)):
-        loss = batch_loss(net, targets(data.train.x[batch], data, fidelity), 200 / whole if fidelity == "official" else KL_WEIGHT, g, autocast("cpu"))
-        loss.backward(); opt.step(); opt.zero_grad()
+        loss = batch_loss(net, targets(data.train.x[batch], data, fidelity),
+                          200 / whole if fidelity == "official" else KL_WEIGHT, g, autocast("cpu"))
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
     return net.eval()
 
 # %% ../../nbs/85_audit.ipynb #820016b4
@@ -147,7 +155,8 @@ def vae_terms(
         with autocast("cpu"): mu, log_var = (t.float() for t in net.encode(x))
         z = mu + (log_var / 2).exp() * torch.randn(mu.shape, generator=g) if fidelity == "official" else mu
         with autocast("cpu"): error = (net.decode(z).float() - x).square()
-        out.append(torch.stack([error.flatten(1).mean(1), kl_divergence(mu, log_var), (x.abs() - 1).clamp(min=0).square().flatten(1).mean(1)]))
+        out.append(torch.stack([error.flatten(1).mean(1), kl_divergence(mu, log_var),
+                                (x.abs() - 1).clamp(min=0).square().flatten(1).mean(1)]))
     return tuple(torch.cat(out, 1).numpy())
 
 # %% ../../nbs/85_audit.ipynb #cd9c9da8
@@ -169,4 +178,5 @@ def shared(
     return float(np.isin(a, b).mean())
 
 # %% ../../nbs/85_audit.ipynb #7fddba45
-LOOK = dict(text=dict(color="#0072B2", marker="o", ls="-"), released=dict(color="#D55E00", marker="s", ls="--"), chance=dict(color="#777777", ls=":"))
+LOOK = dict(text=dict(color="#0072B2", marker="o", ls="-"),
+            released=dict(color="#D55E00", marker="s", ls="--"), chance=dict(color="#777777", ls=":"))

@@ -50,7 +50,8 @@ def pack(
     store = Store(store.folder) # without another beside it
     loose = {file.stem for file in store.loose()}
     keys = set(loose) if runs is None else {run.key for run in runs}
-    keys |= {key for b in open_bundles(store.folder) if b.name == name for key in b.runs}
+    same = [b for b in open_bundles(store.folder) if b.name == name]
+    keys |= {key for b in same for key in b.runs}
     with ExitStack() as claims:
         for key in sorted(keys & loose): claims.enter_context(_alone(store, key))
         found = {key: packable(store, key, slim) for key in keys}

@@ -24,10 +24,15 @@ def connected(
 ): # gives a Client
     "A client of the user's cluster; closed afterwards if it was made here."
     try: import distributed
-    except ImportError: raise UserError(f"executor={executor!r} needs Dask: pip install 'initpools[dask]'.") from None
-    if not isinstance(executor, str): yield executor; return
+    except ImportError:
+        raise UserError(f"executor={executor!r} needs Dask: pip install 'initpools[dask]'.") from None
+    if not isinstance(executor, str):
+        yield executor
+        return
     try: client = distributed.Client(executor, timeout=timeout, set_as_default=False)
-    except (OSError, ValueError) as e: raise UserError(f"No Dask scheduler answers at {executor} within {timeout:g} s: start one with `dask scheduler`, and look at the address and the firewall.") from e
+    except (OSError, ValueError) as e:
+        raise UserError(f"No Dask scheduler answers at {executor} within {timeout:g} s: start one with `dask "
+                        "scheduler`, and look at the address and the firewall.") from e
     with client: yield client
 
 # %% ../../nbs/83_cluster.ipynb #fea969b4
@@ -45,13 +50,21 @@ def check_workers(
     "Refuse a cluster some of whose workers could not do their part."
     for address, answer in client.run(sees, file, on_error="return").items():
         if isinstance(answer, OSError): continue # lost just now: Dask will see to it
-        if isinstance(answer, Exception): raise UserError(f"The worker {address} cannot run initpools ({type(answer).__name__}: {str(answer)[:80]}): install the same version there.")
-        if not answer: raise UserError(f"The worker {address} does not see the store's folder {os.path.dirname(file)}: workers write their records there, so mount it under the same path.")
+        if isinstance(answer, Exception):
+            raise UserError(f"The worker {address} cannot run initpools ({type(answer).__name__}: "
+                            f"{str(answer)[:80]}): install the same version there.")
+        if not answer:
+            raise UserError(f"The worker {address} does not see the store's folder {os.path.dirname(file)}: "
+                            "workers write their records there, so mount it under the same path.")
 
 # %% ../../nbs/83_cluster.ipynb #705051e9
 class Teller:
     "Tells the client how a share goes, now and then."
-    def __init__(self, send, pause=.2): self.send, self.pause, self.rounds, self.last = send, pause, 0, time.perf_counter()
+    def __init__(self, send, pause=.2):
+        self.send = send
+        self.pause = pause
+        self.rounds = 0
+        self.last = time.perf_counter()
 
     def __call__(self, n, note="", now=False):
         "Count rounds; send what has gathered if there is news or it is time."
@@ -86,11 +99,14 @@ def remote(
     teller, mine = Teller(lambda message: worker.log_event(topic, message)), worker.get_current_task()
     def tell(n, note="", now=False):
         teller(n, note, now)
-        if not now and is_released(worker, mine): raise UserError("The client has gone.") # nobody will read it
+        # nobody will read it
+        if not now and is_released(worker, mine): raise UserError("The client has gone.")
     try:
         for outcome in after:
             if isinstance(outcome, UserError): raise outcome
-        if not sees(seen): raise UserError(f"The worker {worker.address} does not see the store's folder: mount it under the same path.")
+        if not sees(seen):
+            raise UserError(
+                f"The worker {worker.address} does not see the store's folder: mount it under the same path.")
         with _turn:
             torch.set_num_threads(how.threads)
             return function(job, how, tell)
@@ -101,17 +117,26 @@ def remote(
 class Cluster:
     "Jobs on their way through a Dask cluster."
     def __init__(self, client, how, seen, patience):
-        self.client, self.how, self.seen, self.patience = client, how, seen, patience
-        self.topic, self.inbox, self.jobs, self.count = f"initpools-{uuid4().hex[:8]}", SimpleQueue(), {}, 0
+        self.client = client
+        self.how = how
+        self.seen = seen
+        self.patience = patience
+        self.topic = f"initpools-{uuid4().hex[:8]}"
+        self.inbox = SimpleQueue()
+        self.jobs = {}
+        self.count = 0
         workers = client.scheduler_info()["workers"].values()
-        self.resources = {"GPU": 1} if how.device != "cpu" and any("GPU" in w.get("resources", {}) for w in workers) else None
+        self.resources = ({"GPU": 1} if how.device != "cpu"
+                          and any("GPU" in w.get("resources", {}) for w in workers) else None)
         client.subscribe_topic(self.topic, lambda event: self.inbox.put(event[1]))
 
     def submit(self, function, job, name, after=(), priority=0):
         "Hand a job to Dask; its future arrives in the inbox when it has ended."
         self.count += 1
-        future = self.client.submit(remote, function, job, self.how, self.topic, self.seen, list(after), pure=False, retries=2,
-                                    key=f"{name}-{self.topic[-8:]}-{self.count}", priority=priority, resources=self.resources)
+        future = self.client.submit(remote, function, job, self.how, self.topic, self.seen, list(after),
+                                    pure=False, retries=2,
+                                    key=f"{name}-{self.topic[-8:]}-{self.count}", priority=priority,
+                                    resources=self.resources)
         self.jobs[future.key] = future, function, job, name
         future.add_done_callback(self.inbox.put)
         return future
@@ -121,8 +146,12 @@ class Cluster:
         from distributed import KilledWorker
         _, function, job, name = self.jobs.pop(future.key)
         try: return future.result()
-        except KilledWorker: return UserError(GIVEN_UP) if self.patience.lost(job) else self.submit(function, job, name) and None
-        except Exception as e: return UserError(f"The connection to the Dask scheduler was lost ({type(e).__name__}).") if future.cancelled() else e
+        except KilledWorker:
+            return (UserError(GIVEN_UP) if self.patience.lost(job)
+                    else self.submit(function, job, name) and None)
+        except Exception as e:
+            return (UserError(f"The connection to the Dask scheduler was lost ({type(e).__name__}).")
+                    if future.cancelled() else e)
 
 # %% ../../nbs/83_cluster.ipynb #f5c82bd8
 def on_cluster(
@@ -134,15 +163,19 @@ def on_cluster(
     ahead:int=1000, # shares with the scheduler at a time
 )->list: # outcomes: lists of the runs left to other executions, or errors
     "Do shares, and the artefacts they need, on a Dask cluster."
-    store, outcomes, waiting = Store(how.folder), [], iter(shares)
+    store = Store(how.folder)
+    outcomes = []
+    waiting = iter(shares)
     with connected(executor) as client, hold(seen := store.folder/f".client-{uuid4().hex[:8]}.claim"):
         try:
             check_workers(client, str(seen.resolve()))
             cluster = Cluster(client, how, str(seen.resolve()), patience)
-            made = {wanted: cluster.submit(make_artefact, wanted, wanted[0].name, priority=1) for wanted in artefacts_of(sum(shares, []))}
+            made = {wanted: cluster.submit(make_artefact, wanted, wanted[0].name, priority=1)
+                    for wanted in artefacts_of(sum(shares, []))}
             if not client.nthreads(): tell(0, "waiting for the first worker")
             while True:
-                while len(cluster.jobs) < ahead and (share := next(waiting, None)): cluster.submit(do_share, share, share[0].sampler, [made[w] for w in artefacts_of(share)])
+                while len(cluster.jobs) < ahead and (share := next(waiting, None)):
+                    cluster.submit(do_share, share, share[0].sampler, [made[w] for w in artefacts_of(share)])
                 if not cluster.jobs: return outcomes
                 got = cluster.inbox.get()
                 if isinstance(got, (tuple, list)): tell(*got)

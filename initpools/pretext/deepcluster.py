@@ -29,7 +29,9 @@ def whiten(
     size, x = np.square(x).mean(0).sum(), x - x.mean(0)
     values, vectors = np.linalg.eigh(x.T @ x / len(x))
     keep = np.flatnonzero(values > 1e-6 * values[-1])[-dim:]
-    if values[-1] <= 1e-9 * size: raise UserError("The features of all images are equal, so nothing can be clustered: train for longer, or take another backbone.")
+    if values[-1] <= 1e-9 * size:
+        raise UserError("The features of all images are equal, so nothing can be clustered: train for "
+                        "longer, or take another backbone.")
     return x @ (vectors[:, keep] / np.sqrt(values[keep])).astype(np.float32)
 
 def unit(x): return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
@@ -49,7 +51,8 @@ def fill_empty(
         members = np.flatnonzero(assign == rng.choice(np.flatnonzero(sizes >= 2)))
         rank = np.lexsort((rng.random(len(members)), x[members] @ rng.normal(size=x.shape[1])))
         upper = members[rank[len(members) // 2:]]
-        assign[upper] = empty; moved += len(upper)
+        assign[upper] = empty
+        moved += len(upper)
     return assign, moved
 
 # %% ../../nbs/35_deepcluster.ipynb #b812f299
@@ -89,19 +92,30 @@ def figures(t): return [None if v != v else round(v, 4) for v in t.tolist()]
 # %% ../../nbs/35_deepcluster.ipynb #7d128ee7
 def cluster_epoch(backbone, head, opt, clustering, x, data, task, e):
     "Cluster, then one epoch of predicting the clusters; the mean loss."
-    name, device, total = ("deepcluster", task.seed, data.name, e), str(x.device), 0
-    clustering.update(e, *pseudo_labels(embed_all(backbone, data, device), head.out_features, stream(*name, "clusters")))
-    with seeded(*name, "head"): head.cpu().reset_parameters(); head.to(device)
+    name = ("deepcluster", task.seed, data.name, e)
+    device = str(x.device)
+    total = 0
+    features = embed_all(backbone, data, device)
+    clustering.update(e, *pseudo_labels(features, head.out_features, stream(*name, "clusters")))
+    with seeded(*name, "head"):
+        head.cpu().reset_parameters()
+        head.to(device)
     top = torch.optim.SGD(head.parameters(), .05, momentum=.9, weight_decay=1e-5)
     y, g = clustering.assign, torch_stream(*name, "augment", device=device)
-    order = torch.multinomial(1 / y.bincount().double()[y], len(y), replacement=True, generator=torch_stream(*name, "order"))
+    order = torch.multinomial(1 / y.bincount().double()[y], len(y), replacement=True,
+                              generator=torch_stream(*name, "order"))
     batches = order.tensor_split(-(-len(y) // min(256, max(32, len(y) // 40))))
     for b in batches:
         views = random_resized_crop(x[b.to(device)].float(), g, (.2 if x.shape[3] >= 28 else .5, 1.))
         views = random_flip(views, g) if x.shape[3] >= 28 else views
         with autocast(device): logits = head(backbone.train()(normalise(views, data.mean, data.std)))
         loss = F.cross_entropy(logits.float(), y[b].to(device))
-        loss.backward(); opt.step(); top.step(); opt.zero_grad(); top.zero_grad(); total += loss.detach()
+        loss.backward()
+        opt.step()
+        top.step()
+        opt.zero_grad()
+        top.zero_grad()
+        total += loss.detach()
     return total / len(batches)
 
 # %% ../../nbs/35_deepcluster.ipynb #8f37377f
@@ -124,12 +138,17 @@ def train_deepcluster(
 )->Pretext: # loss, features of length 1, clusters
     "Alternate clustering and learning the clusters."
     backbone, width = fresh_backbone(task, data, device)
-    head, clustering = nn.Linear(width, cluster_count(data)).to(device), Clustering(len(data.train), task.epochs)
+    head = nn.Linear(width, cluster_count(data)).to(device)
+    clustering = Clustering(len(data.train), task.epochs)
     opt = torch.optim.SGD(backbone.parameters(), .05, momentum=.9, weight_decay=1e-5, fused=True)
-    state, x = {"backbone": backbone, "head": head, "opt": opt, "clustering": clustering}, data.train.x.to(device)
-    losses = train_epochs(state, lambda e: cluster_epoch(backbone, head, opt, clustering, x, data, task, e), task.epochs, file, report)
+    state = {"backbone": backbone, "head": head, "opt": opt, "clustering": clustering}
+    x = data.train.x.to(device)
+    losses = train_epochs(state, lambda e: cluster_epoch(backbone, head, opt, clustering, x, data, task, e),
+                          task.epochs, file, report)
     loss = score(nn.Sequential(backbone, head).eval(), clustering.assign, data, device)
     features = embed_all(backbone, data, device)
-    clusters, moved = pseudo_labels(features, len(data.train.classes), stream("deepcluster", task.seed, data.name, "final"))
-    info = {"losses": losses, "agreement": figures(clustering.agreement), "reassigned": figures(clustering.reassigned), "reassigned at the end": moved}
+    clusters, moved = pseudo_labels(features, len(data.train.classes),
+                                    stream("deepcluster", task.seed, data.name, "final"))
+    info = {"losses": losses, "agreement": figures(clustering.agreement),
+            "reassigned": figures(clustering.reassigned), "reassigned at the end": moved}
     return Pretext(loss=loss, features=unit(features), clusters=clusters, info=info)

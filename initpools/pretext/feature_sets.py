@@ -69,7 +69,8 @@ class FeatureSet:
         data = load(self.name, self.root)
         for rows, part, what in ((self.train, data.train, "training"), (self.test, data.test, "test")):
             if len(rows) == len(part) and torch.equal(rows.y, part.y.cpu()): continue
-            raise UserError(f"{self.name} has {len(part)} {what} images and {len(rows)} rows of features, or other labels: make the features again.")
+            raise UserError(f"{self.name} has {len(part)} {what} images and {len(rows)} rows of features, or "
+                            "other labels: make the features again.")
         return data
 
 def feature_set(
@@ -81,11 +82,14 @@ def feature_set(
     report=None, # function(text) for progress
 )->FeatureSet:
     "A data set as features, from the cache or made now."
-    if components < 0: raise UserError(f"{components} directions cannot be kept: ask for 1 or more, or 0 for all.")
-    train, test = (features_of(data, part, network, root=root, device=device, report=report) for part in ("train", "test"))
+    if components < 0:
+        raise UserError(f"{components} directions cannot be kept: ask for 1 or more, or 0 for all.")
+    train, test = (features_of(data, part, network, root=root, device=device, report=report)
+                   for part in ("train", "test"))
     r = components if components < train.x.shape[1] else 0
     def axes(): return leading_directions(train.x, r)
-    def rows(part): return prepared_rows(part, part.folder/f"rows-{r}-{train.manifest.key}.npy", axes if r else None)
+    def rows(part):
+        return prepared_rows(part, part.folder/f"rows-{r}-{train.manifest.key}.npy", axes if r else None)
     y = [torch.as_tensor(np.array(f.labels()), dtype=torch.int64) for f in (train, test)]
     classes = tuple(train.manifest.classes)
     print_of = digest("feature set", train.manifest.key, test.manifest.key, r)

@@ -21,7 +21,7 @@ from torch import nn
 
 from ..data.augment import normalise
 from ..core import UserError, data_root, digest, pick_device, write_atomic, writing
-from ..data.images import Dataset, Images, folder_and_size, load, printable, tell, unlabelled
+from ..data.images import Dataset, folder_and_size, load, printable, tell, unlabelled
 from ..data.files import Files, in_threads, read_told, source
 from ..trainer.models import MODELS
 from .backbones import Frozen, frozen, identify, parse, resize
@@ -71,12 +71,17 @@ class Manifest:
 def read_manifest(folder:Path)->Manifest:
     "The manifest of a feature folder."
     file = Path(folder)/"manifest.json"
-    if not file.exists(): raise UserError(f"There are no features in {folder}: it has no manifest.json. Make them with features_of, or save_features for arrays of your own.")
+    if not file.exists():
+        raise UserError(f"There are no features in {folder}: it has no manifest.json. Make them with "
+                        "features_of, or save_features for arrays of your own.")
     try:
         facts = json.loads(file.read_text())
-        skipped = tuple((s, "cannot be decoded") if isinstance(s, str) else tuple(s) for s in facts["skipped"])
+        skipped = tuple((s, "cannot be decoded") if isinstance(s, str) else tuple(s)
+                        for s in facts["skipped"])
         return Manifest(**facts | {"classes": tuple(facts["classes"]), "skipped": skipped})
-    except Exception as e: raise UserError(f"{file} cannot be read ({type(e).__name__}): delete {folder} and make the features again.") from None
+    except Exception as e:
+        raise UserError(f"{file} cannot be read ({type(e).__name__}): delete {folder} and make the features "
+                        "again.") from None
 
 # %% ../../nbs/38_features.ipynb #5b12bdf7
 def read_names(
@@ -89,8 +94,9 @@ def read_names(
     elif lines.exists(): names = os.fsdecode(lines.read_bytes()).removesuffix("\n").split("\n")
     else: raise UserError(f"{folder} has no names.json: delete the folder and make the features again.")
     if len(names) == rows: return names
-    raise UserError(f"{listed if listed.exists() else lines} gives {len(names)} names for {rows} rows, so that rows and names cannot be "
-                    f"matched (a name may hold a line break): delete {folder} and make the features again.")
+    raise UserError(f"{listed if listed.exists() else lines} gives {len(names)} names for {rows} rows, so "
+                    f"that rows and names cannot be matched (a name may hold a line break): delete {folder} "
+                    "and make the features again.")
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -101,12 +107,17 @@ class Features:
     y: np.ndarray = None    # (n,) class ids, where they are known
 
     def __len__(self): return len(self.x)
-    def __repr__(self): return f"Features({self.manifest.data}, {self.manifest.backbone}, {len(self)} x {self.x.shape[1]} {self.x.dtype})"
+    def __repr__(self):
+        return (f"Features({self.manifest.data}, {self.manifest.backbone}, {len(self)} x {self.x.shape[1]} "
+                f"{self.x.dtype})")
     def names(self): return read_names(self.folder, len(self)) # -> one name a row
-    def pool(self): return digest("pool", self.manifest.source or self.manifest.key, len(self), self.manifest.lost()) # -> one name for these rows, whatever the network
+    def pool(self): # -> one name for these rows, whatever the network
+        return digest("pool", self.manifest.source or self.manifest.key, len(self), self.manifest.lost())
     def labels(self): # -> (n,) class ids
         "The labels, or a sentence."
-        if self.y is None: raise UserError(f"{self.manifest.data} has no labels: images can be selected, but accuracy, coverage, the uniform sampler and max-entropy need them.")
+        if self.y is None:
+            raise UserError(f"{self.manifest.data} has no labels: images can be selected, but accuracy, "
+                            "coverage, the uniform sampler and max-entropy need them.")
         return self.y
 
 # %% ../../nbs/38_features.ipynb #6e871ab2
@@ -114,15 +125,20 @@ def check_length(folder:Path, m:Manifest):
     "Refuse a feature file that is shorter than its manifest."
     file, width = folder/"features.npy", m.d * np.dtype(m.dtype).itemsize
     have = max(os.path.getsize(file) - HEADER, 0) // width if file.exists() else 0
-    if have < m.rows: raise UserError(f"{file} holds {have:,} rows, but its manifest says {m.rows:,}: the file was cut off. Copy it again, or delete {folder} and make the features again.")
+    if have < m.rows:
+        raise UserError(f"{file} holds {have:,} rows, but its manifest says {m.rows:,}: the file was cut "
+                        f"off. Copy it again, or delete {folder} and make the features again.")
 
 def open_features(
     folder:Path, # made by features_of or save_features
 )->Features:
     "Open features without reading them."
-    folder = Path(folder).expanduser(); m = read_manifest(folder)
+    folder = Path(folder).expanduser()
+    m = read_manifest(folder)
     check_length(folder, m)
-    if m.done < m.n: raise UserError(f"The features in {folder} are not finished ({m.done:,} of {m.n:,} images): call features_of again, and it continues.")
+    if m.done < m.n:
+        raise UserError(f"The features in {folder} are not finished ({m.done:,} of {m.n:,} images): call "
+                        "features_of again, and it continues.")
     y = np.load(folder/"labels.npy") if m.labels else None
     return Features(folder, m, np.load(folder/"features.npy", mmap_mode="r"), y)
 
@@ -139,13 +155,17 @@ def save_features(
 )->Features:
     "Write arrays as a feature folder."
     x, folder = np.asarray(x, dtype), Path(folder)
-    if x.ndim != 2 or not x.size: raise UserError(f"Features are a matrix with one image a row; this array has the shape {x.shape}.")
-    if y is not None and len(y) != len(x): raise UserError(f"{len(x)} rows came with {len(y)} labels: give one each.")
+    if x.ndim != 2 or not x.size:
+        raise UserError(f"Features are a matrix with one image a row; this array has the shape {x.shape}.")
+    if y is not None and len(y) != len(x):
+        raise UserError(f"{len(x)} rows came with {len(y)} labels: give one each.")
     names = [str(i) for i in range(len(x))] if names is None else list(map(str, names))
     if len(names) != len(x): raise UserError(f"{len(x)} rows came with {len(names)} names: give one each.")
-    key = digest("arrays", hashlib.blake2b(np.ascontiguousarray(x), digest_size=8).hexdigest(), data, backbone)
+    key = digest("arrays", hashlib.blake2b(np.ascontiguousarray(x), digest_size=8).hexdigest(),
+                 data, backbone)
     classes = tuple(map(str, classes)) or (() if y is None else tuple(map(str, range(int(np.max(y)) + 1))))
-    m = Manifest(key, data, backbone, len(x), x.shape[1], dtype, y is not None, classes, done=len(x), rows=len(x))
+    m = Manifest(key, data, backbone, len(x), x.shape[1], dtype, y is not None, classes, done=len(x),
+                 rows=len(x))
     write_atomic(folder/"features.npy", npy_header(*x.shape, dtype) + x.astype(DTYPES[dtype]).tobytes())
     _finish(folder, m, y, names)
     return open_features(folder)
@@ -162,7 +182,9 @@ def simclr_task(
 )->Task:
     "The SimCLR training that a name asks for."
     _, epochs, model = (backbone.split(":") + ["", ""])[:3]
-    if epochs and not epochs.isdigit() or model and model not in MODELS: raise UserError(f"{backbone!r} is not simclr:EPOCHS:MODEL, for instance simclr:15:small_cnn; models: {', '.join(MODELS)}.")
+    if epochs and not epochs.isdigit() or model and model not in MODELS:
+        raise UserError(f"{backbone!r} is not simclr:EPOCHS:MODEL, for instance simclr:15:small_cnn; models: "
+                        f"{', '.join(MODELS)}.")
     return Task("simclr", int(epochs or 15), backbone=model or "small_cnn")
 
 # %% ../../nbs/38_features.ipynb #8ce9a7f2
@@ -171,7 +193,8 @@ def to_learn_from(
     root:Path=None, # data root
 )->Dataset:
     "The images of a pretext task: a data set, or a folder without labels."
-    if data.startswith("folder:") and isinstance(files := source(data, "train", root), Files) and files.y is None:
+    if (data.startswith("folder:") and isinstance(files := source(data, "train", root), Files)
+        and files.y is None):
         return unlabelled([files.root/n for n in files.names], data, folder_and_size(data)[1])
     return load(data, root)
 
@@ -190,7 +213,8 @@ def network(
         return replace(how, size=how.size if size is None else size), named
     images, task = to_learn_from(data, root), simclr_task(backbone)
     net, *_ = simclr_net(images, task, data_root(root)/"cache"/"pretext", device, report)
-    return Frozen(net.backbone, images.train.x.shape[3], images.mean, images.std), f"{backbone}#{task_key(task, images)}"
+    return (Frozen(net.backbone, images.train.x.shape[3], images.mean, images.std),
+            f"{backbone}#{task_key(task, images)}")
 
 # %% ../../nbs/38_features.ipynb #4a9d12fe
 class Batch(NamedTuple):
@@ -208,7 +232,8 @@ def decoded(files:Files, start:int, size:int)->Batch: # at a side length in pixe
     x = np.stack([read[j][0] for j in good]) if good else np.empty((0, 1, 1, 3), np.uint8)
     lost = tuple((n, told[0]) for n, (x, told) in zip(files.names, read) if x is None)
     notes = Counter(note for j in good for note in read[j][1])
-    return Batch(start + len(files), [start + j for j in good], torch.from_numpy(x).permute(0, 3, 1, 2), lost, notes)
+    return Batch(start + len(files), [start + j for j in good], torch.from_numpy(x).permute(0, 3, 1, 2),
+                 lost, notes)
 
 def image_batches(
     images, # Images or Files
@@ -218,7 +243,9 @@ def image_batches(
     ahead:int=4, # batches in flight
 ): # yields Batch
     "Stream a source from some image on."
-    def cut(i): return Batch(min(i + batch, len(images)), range(i, min(i + batch, len(images))), images.x[i:i + batch])
+    def cut(i):
+        return Batch(min(i + batch, len(images)), range(i, min(i + batch, len(images))),
+                     images.x[i:i + batch])
     def decode(i): return decoded(images[range(i, min(i + batch, len(images)))], i, size or 32)
     return in_threads(decode if isinstance(images, Files) else cut, range(start, len(images), batch), ahead)
 
@@ -251,10 +278,16 @@ def _begun(folder, m): # -> the manifest to go on from
     "What is there already, the file cut to what its manifest counts."
     if (folder/"manifest.json").exists():
         old = read_manifest(folder)
-        if old.key != m.key: raise UserError(f"{folder} holds features of {old.data} by {old.backbone}, not of {m.data} by {m.backbone} as they are read now: give another folder.")
-        check_length(folder, old); m = old
-    with writing(folder): folder.mkdir(parents=True, exist_ok=True); (folder/"features.npy").touch()
-    with open(folder/"features.npy", "r+b") as f: f.truncate(HEADER + m.rows * m.d * np.dtype(m.dtype).itemsize)
+        if old.key != m.key:
+            raise UserError(f"{folder} holds features of {old.data} by {old.backbone}, not of {m.data} by "
+                            f"{m.backbone} as they are read now: give another folder.")
+        check_length(folder, old)
+        m = old
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder/"features.npy").touch()
+    with open(folder/"features.npy", "r+b") as f:
+        f.truncate(HEADER + m.rows * m.d * np.dtype(m.dtype).itemsize)
     return m
 
 # %% ../../nbs/38_features.ipynb #87e4712f
@@ -274,7 +307,8 @@ def extract(
     if first is None: raise UserError(_nothing(images, facts.data))
     d = embed_batch(how, first.x, device).shape[1]
     batch = batch or batch_size(how.size or first.x.shape[-1], device)
-    m = _grown(images, how, folder, _begun(folder, replace(facts, n=len(images), d=d)), device, batch, every, report)
+    m = _grown(images, how, folder, _begun(folder, replace(facts, n=len(images), d=d)), device, batch,
+               every, report)
     names, lost = images.names if isinstance(images, Files) else range(len(images)), set(m.lost())
     kept = [i for i, name in enumerate(names) if name not in lost]
     _finish(folder, m, None if images.y is None else np.asarray(images.y)[kept], [names[i] for i in kept])
@@ -289,16 +323,22 @@ def _nothing(images, data): # -> the sentence
 # %% ../../nbs/38_features.ipynb #27e6cd31
 def _grown(images, how, folder, m, device, batch, every, report): # -> the manifest of the whole file
     "Rows to the file batch by batch, and every few seconds the manifest that counts them."
-    before, start = m, time.perf_counter(); written = asked = start
+    before, start = m, time.perf_counter()
+    written = asked = start
     with open(folder/"features.npy", "r+b") as f:
         for b in image_batches(images, how.size, m.done, batch):
             waited = time.perf_counter() - asked
-            rows = _checked(embed_batch(how, b.x, device), m, b.good) if len(b.good) else np.empty((0, m.d), m.dtype)
-            f.seek(HEADER + m.rows * m.d * rows.itemsize); f.write(rows.astype(DTYPES[m.dtype]).tobytes())
-            m = replace(m, done=b.end, rows=m.rows + len(rows), skipped=m.skipped + b.lost, notes=dict(Counter(m.notes) + b.notes),
+            rows = (_checked(embed_batch(how, b.x, device), m, b.good) if len(b.good)
+                    else np.empty((0, m.d), m.dtype))
+            f.seek(HEADER + m.rows * m.d * rows.itemsize)
+            f.write(rows.astype(DTYPES[m.dtype]).tobytes())
+            m = replace(m, done=b.end, rows=m.rows + len(rows), skipped=m.skipped + b.lost,
+                        notes=dict(Counter(m.notes) + b.notes),
                         waited=m.waited + waited, seconds=before.seconds + time.perf_counter() - start)
             if report: report(progress(m, before))
-            if time.perf_counter() - written > every: _write(f, m, folder); written = time.perf_counter()
+            if time.perf_counter() - written > every:
+                _write(f, m, folder)
+                written = time.perf_counter()
             asked = time.perf_counter()
         _write(f, m, folder)
     return m
@@ -308,18 +348,25 @@ def _checked(out, m, good): # -> (n, d) of the manifest's type
     "Features as they go to the disk, or a sentence."
     with np.errstate(over="ignore"): rows = out.cpu().numpy().astype(m.dtype)
     bad = np.flatnonzero(~np.isfinite(rows).all(1))
-    if len(bad): raise UserError(f"The features of image {good[bad[0]]} are not finite in {m.dtype}: " + ("use dtype='float32'." if m.dtype == "float16" and torch.isfinite(out).all() else "look for a broken image or network."))
+    if len(bad):
+        raise UserError(f"The features of image {good[bad[0]]} are not finite in {m.dtype}: "
+                        + ("use dtype='float32'." if m.dtype == "float16"
+                           and torch.isfinite(out).all() else "look for a broken image or network."))
     return rows
 
 def _write(f, m, folder):
     "Rows to the disk, then the manifest that counts them."
-    f.seek(0); f.write(npy_header(m.rows, m.d, m.dtype)); f.flush(); os.fsync(f.fileno())
+    f.seek(0)
+    f.write(npy_header(m.rows, m.d, m.dtype))
+    f.flush()
+    os.fsync(f.fileno())
     m.save(folder)
 
 def progress(m, before): # -> one line
     "How far, how fast, how much waiting."
     s = max(m.seconds - before.seconds, 1e-9)
-    return (f"{m.done:,} of {m.n:,} images, {(m.done - before.done) / s:,.0f} a second, {(m.waited - before.waited) / s:.0%} of the time waiting for the loader"
+    return (f"{m.done:,} of {m.n:,} images, {(m.done - before.done) / s:,.0f} a second, "
+            f"{(m.waited - before.waited) / s:.0%} of the time waiting for the loader"
             + (f", {len(m.skipped)} skipped" if m.skipped else ""))
 
 # %% ../../nbs/38_features.ipynb #7c21049d
@@ -329,7 +376,9 @@ def fingerprint(images)->str: # Images or Files
     "A hash of what is looked at."
     if isinstance(images, Files): return images.fingerprint
     h = hashlib.blake2b(digest_size=8)
-    for t in (images.x, images.y): h.update(str(tuple(t.shape)).encode()); h.update(np.ascontiguousarray(t.cpu().numpy()))
+    for t in (images.x, images.y):
+        h.update(str(tuple(t.shape)).encode())
+        h.update(np.ascontiguousarray(t.cpu().numpy()))
     return h.hexdigest()
 
 def features_of(
@@ -349,7 +398,10 @@ def features_of(
     images, device = source(data, part, root), pick_device(device)
     (how, named), content = network(backbone, data, root, device, report), fingerprint(images)
     key = digest("features", READING if isinstance(images, Files) else 1, content, named, how.size, dtype)
-    folder = Path(folder).expanduser() if folder else data_root(root)/"cache"/"features"/f"{data.split(':')[0]}-{part}-{key}"
-    facts = Manifest(key, f"{data}, {part}", backbone, len(images), 0, dtype, images.y is not None, tuple(images.classes), how.size, device=device, source=content)
-    if (folder/"manifest.json").exists() and (old := read_manifest(folder)).key == key and old.done == old.n: return open_features(folder)
+    folder = (Path(folder).expanduser() if folder
+              else data_root(root)/"cache"/"features"/f"{data.split(':')[0]}-{part}-{key}")
+    facts = Manifest(key, f"{data}, {part}", backbone, len(images), 0, dtype, images.y is not None,
+                     tuple(images.classes), how.size, device=device, source=content)
+    if (folder/"manifest.json").exists() and (old := read_manifest(folder)).key == key and old.done == old.n:
+        return open_features(folder)
     return extract(images, how, folder, facts, device, batch, report=report)

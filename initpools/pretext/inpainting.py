@@ -56,10 +56,12 @@ class ContextEncoder(nn.Module):
         widths = [32 * 2**i for i in range(depth)]
         self.start, self.out = -(-(size // 2) // 2**(depth - 1)), size // 2
         stages = [stage(a, b, False) for a, b in zip((channels, *widths), widths)]
-        self.encoder = nn.Sequential(*stages, nn.Flatten(), nn.Linear(widths[-1] * (size // 2**depth)**2, code))
+        self.encoder = nn.Sequential(*stages, nn.Flatten(),
+                                     nn.Linear(widths[-1] * (size // 2**depth)**2, code))
         back = widths[::-1]
         ups = [stage(a, b, True) for a, b in zip(back, back[1:])]
-        self.decoder = nn.Sequential(nn.ReLU(), nn.Linear(code, back[0] * self.start**2), nn.Unflatten(1, (back[0], self.start, self.start)),
+        self.decoder = nn.Sequential(nn.ReLU(), nn.Linear(code, back[0] * self.start**2),
+                                     nn.Unflatten(1, (back[0], self.start, self.start)),
                                      *ups, nn.Conv2d(back[-1], channels, 3, padding=1))
 
     def forward(self, x): return self.decoder(self.encoder(x))[:, :, :self.out, :self.out]
@@ -80,7 +82,8 @@ def look(net, data, device, batch=1000):
         x = scaled(x.to(device), data)
         y, inside = masked(x)
         with autocast(device): out, code = net(y).float(), net.encoder(x).float()
-        losses.append((out - inside).square().flatten(1).mean(1)); codes.append(code)
+        losses.append((out - inside).square().flatten(1).mean(1))
+        codes.append(code)
     return torch.cat(losses).cpu().numpy(), torch.cat(codes).cpu().numpy()
 
 # %% ../../nbs/32_inpainting.ipynb #36e210ea
@@ -103,7 +106,10 @@ def fit_inpainting(
             x, inside = masked(scaled(pixels[b.to(device)], data))
             with autocast(device): out = net(x)
             loss = F.mse_loss(out.float(), inside)
-            loss.backward(); opt.step(); opt.zero_grad(); total += loss.detach()
+            loss.backward()
+            opt.step()
+            opt.zero_grad()
+            total += loss.detach()
         return total / len(batches)
 
     losses = train_epochs({"net": net, "opt": opt}, epoch, task.epochs, file, report)

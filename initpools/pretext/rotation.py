@@ -21,7 +21,9 @@ def rotations(
     x:torch.Tensor, # (n, c, h, h)
 )->torch.Tensor: # (4n, c, h, h): all images as they are, then all turned once, twice, three times
     "Each image in its four orientations."
-    if x.shape[2] != x.shape[3]: raise UserError(f"Images of {x.shape[2]} × {x.shape[3]} pixels have another shape when turned: make them square to use the rotation task.")
+    if x.shape[2] != x.shape[3]:
+        raise UserError(f"Images of {x.shape[2]} × {x.shape[3]} pixels have another shape when turned: make "
+                        "them square to use the rotation task.")
     return torch.cat([x.rot90(k, (2, 3)) for k in range(4)])
 
 def which(
@@ -50,7 +52,10 @@ def rotation_epoch(net, opt, x, data, task, name, e):
         turned = rotations(random_crop(random_flip(x[b.to(device)], g), g, pad=x.shape[3] // 8))
         with autocast(device): logits = net(normalise(turned, data.mean, data.std))
         loss = F.cross_entropy(logits.float(), which(len(b), device))
-        loss.backward(); opt.step(); opt.zero_grad(); total += loss.detach()
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
+        total += loss.detach()
     return total / len(batches)
 
 # %% ../../nbs/31_rotation.ipynb #0c915e71
@@ -59,7 +64,8 @@ def score(net, data, device, batch=256):
     "Mean loss of each image over its four orientations; the share of turns told right."
     losses, right = [], 0
     for x in data.train.x.split(batch):
-        with autocast(device): logits = net.eval()(normalise(rotations(x.to(device)), data.mean, data.std)).float()
+        with autocast(device):
+            logits = net.eval()(normalise(rotations(x.to(device)), data.mean, data.std)).float()
         y = which(len(x), device)
         losses.append(F.cross_entropy(logits, y, reduction="none").view(4, -1).mean(0))
         right += (logits.argmax(1) == y).sum()
@@ -79,6 +85,9 @@ def train_rotation(
     with seeded(*name, "head"): net = Net(backbone, width, 4).to(device).train()
     opt = torch.optim.SGD(net.parameters(), .1, momentum=.9, nesterov=True, weight_decay=5e-4, fused=True)
     x = data.train.x.to(device)
-    losses = train_epochs({"net": net, "opt": opt}, lambda e: rotation_epoch(net.train(), opt, x, data, task, name, e), task.epochs, file, report)
+    losses = train_epochs({"net": net, "opt": opt},
+                          lambda e: rotation_epoch(net.train(), opt, x, data, task, name, e), task.epochs,
+                          file, report)
     loss, right = score(net, data, device)
-    return Pretext(loss=loss, features=embed_all(net.backbone, data, device, unit=True), info={"losses": losses, "accuracy": right})
+    return Pretext(loss=loss, features=embed_all(net.backbone, data, device, unit=True),
+                   info={"losses": losses, "accuracy": right})

@@ -117,7 +117,10 @@ def run_epoch(
         x = normalise(views(b), data.mean, data.std)
         with autocast(device): logits = net.train()(x)
         loss = loss_of(logits.float())
-        loss.backward(); opt.step(); opt.zero_grad(); total += loss.detach()
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
+        total += loss.detach()
     return total / len(batches)
 
 # %% ../../nbs/36_scan.ipynb #f070d91c
@@ -133,7 +136,7 @@ def scan_epoch(net, opt, x, near, data, how, name):
 def label_epoch(net, opt, x, data, how, name):
     "An epoch of self-labelling."
     g = torch_stream(*name, "views", device=x.device.type)
-    views = lambda b: torch.cat([f(x[b.to(x.device)], g) for f in (weak_view, strong_view)])
+    def views(b): return torch.cat([f(x[b.to(x.device)], g) for f in (weak_view, strong_view)])
     batches = epoch_batches(len(x), 1000, torch_stream(*name, "shuffle"))
     return run_epoch(net, opt, batches, lambda l: self_label_loss(*l.chunk(2), how.threshold), views, data)
 
@@ -150,7 +153,8 @@ def compare(
     table = np.bincount(clusters * side + y, minlength=side**2).reshape(side, side)
     rows, cols = linear_sum_assignment(-table)
     empty = np.setdiff1d(np.arange(k), clusters).tolist()
-    return {"acc": float(table[rows, cols].sum() / len(y)), "nmi": float(normalized_mutual_info_score(y, clusters)),
+    return {"acc": float(table[rows, cols].sum() / len(y)),
+            "nmi": float(normalized_mutual_info_score(y, clusters)),
             "ari": float(adjusted_rand_score(y, clusters)), "empty": empty}
 
 # %% ../../nbs/36_scan.ipynb #8daaaa4c
@@ -170,15 +174,19 @@ def fit_scan(
     report=None, # function(text) for progress
 )->tuple: # losses, clusters before self-labelling
     "Learn from neighbours, then from oneself."
-    how, x, before = settings(data, task), data.train.x.to(device), Before(len(data.train))
+    how = settings(data, task)
+    x = data.train.x.to(device)
+    before = Before(len(data.train))
     more = 0 if task.fidelity == "official" else how.labelling * task.epochs
-    first, second = (torch.optim.Adam(net.parameters(), how.lr, weight_decay=1e-4, fused=True) for _ in range(2))
+    first, second = (torch.optim.Adam(net.parameters(), how.lr, weight_decay=1e-4, fused=True)
+                     for _ in range(2))
     def epoch(e):
         name = ("scan", task.seed, data.name, e)
         if e < task.epochs: return scan_epoch(net, first, x, near, data, how, name)
         if e == task.epochs: before.clusters.copy_(torch.as_tensor(embed_all(net, data, device).argmax(1)))
         return label_epoch(net, second, x, data, how, name)
-    losses = train_epochs({"net": net, "first": first, "second": second, "before": before}, epoch, task.epochs + more, file, report)
+    losses = train_epochs({"net": net, "first": first, "second": second, "before": before}, epoch,
+                          task.epochs + more, file, report)
     return losses, before.clusters.numpy() if more else None
 
 # %% ../../nbs/36_scan.ipynb #1d5752a1
@@ -190,15 +198,22 @@ def train_scan(
     report=None, # function(text) for progress
 )->Pretext: # loss, features of length 1, clusters: as many as classes
     "Cluster the images by SCAN."
-    how, k, y = settings(data, task), len(data.train.classes), data.train.y.numpy()
+    how = settings(data, task)
+    k = len(data.train.classes)
+    y = data.train.y.numpy()
     first = replace(task, name="simclr", epochs=task.before or how.simclr * task.epochs, before=0)
-    net, info, _ = simclr_net(data, first, file and Path(file).parent, device, report and (lambda text: report(f"SimCLR: {text}")))
+    net, info, _ = simclr_net(data, first, file and Path(file).parent, device,
+                              report and (lambda text: report(f"SimCLR: {text}")))
     start = embed_all(net if task.fidelity == "official" else net.backbone, data, device, unit=True)
     near = torch.from_numpy(knn(start, min(how.neighbours, len(start) - 1), device)[1])
-    with seeded("scan", task.seed, data.name, "head"): net = nn.Sequential(net.backbone, nn.Linear(net.head[0].in_features, k)).to(device)
+    with seeded("scan", task.seed, data.name, "head"):
+        net = nn.Sequential(net.backbone, nn.Linear(net.head[0].in_features, k)).to(device)
     losses, before = fit_scan(data, task, net, near, file, device, report)
     logits = torch.from_numpy(embed_all(net, data, device))
-    loss, clusters = sum(agreement(logits, logits[j]) for j in near.T) / near.shape[1], logits.argmax(1).numpy()
-    info = {"simclr": info, "losses": losses, "purity": float((y[near] == y[:, None]).mean()), **compare(clusters, y, k)}
+    loss = sum(agreement(logits, logits[j]) for j in near.T) / near.shape[1]
+    clusters = logits.argmax(1).numpy()
+    info = {"simclr": info, "losses": losses, "purity": float((y[near] == y[:, None]).mean()),
+            **compare(clusters, y, k)}
     if before is not None: info["before self-labelling"] = compare(before, y, k)
-    return Pretext(loss=loss.numpy(), features=embed_all(net[0], data, device, unit=True), clusters=clusters, info=info)
+    return Pretext(loss=loss.numpy(), features=embed_all(net[0], data, device, unit=True),
+                   clusters=clusters, info=info)

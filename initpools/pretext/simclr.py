@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.augment import blur, colour_jitter, luma, normalise, random_blur, random_flip, random_grey, random_resized_crop
+from ..data.augment import (colour_jitter, luma, normalise, random_blur, random_flip,
+                                    random_grey, random_resized_crop)
 from ..core import torch_stream, write_atomic
 from ..data.images import Dataset
 from .core import Pretext, Task, embed_all, fresh_backbone, task_key, train_epochs
@@ -101,7 +102,8 @@ class Dynamics:
     def __init__(self,
         n:int, # images
     ): self.load_state_dict({"epochs": 0, "mean": torch.zeros(n), "square": torch.zeros(n)})
-    def load_state_dict(self, kept): self.epochs, self.mean, self.square = (kept[k] for k in ("epochs", "mean", "square"))
+    def load_state_dict(self, kept):
+        self.epochs, self.mean, self.square = (kept[k] for k in ("epochs", "mean", "square"))
     def state_dict(self): return {"epochs": self.epochs, "mean": self.mean, "square": self.square}
 
     def add(self,
@@ -118,7 +120,10 @@ class Dynamics:
 # %% ../../nbs/34_simclr.ipynb #1c4ff893
 def contrast_epoch(net, opt, x, how, data, task, name, e, dynamics):
     "One epoch; the mean loss."
-    g, seen, total, device = torch_stream(*name, e, "views", device=str(x.device)), torch.zeros(len(x)), 0, str(x.device)
+    g = torch_stream(*name, e, "views", device=str(x.device))
+    seen = torch.zeros(len(x))
+    total = 0
+    device = str(x.device)
     for param in opt.param_groups: param["lr"] = .2 * (1 + math.cos(math.pi * e / task.epochs))
     shuffle = torch_stream(*name, 0 if task.fidelity == "official" else e, "shuffle")
     batches = epoch_batches(len(x), 512, shuffle)
@@ -127,7 +132,10 @@ def contrast_epoch(net, opt, x, how, data, task, name, e, dynamics):
         with autocast(device): z = net(views)
         losses = nt_xent(*z.chunk(2))
         loss = losses.mean()
-        loss.backward(); opt.step(); opt.zero_grad(); total += loss.detach()
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
+        total += loss.detach()
         seen[b.cpu()] = (-losses.detach()).exp().float().cpu()
     dynamics.add(seen)
     return total / len(batches)
@@ -147,12 +155,15 @@ def fit_simclr(
     report=None, # function(text) for progress
 )->tuple: # network, info, dynamics
     "Train a SimCLR network."
-    net, clock, dynamics = contrastive(data, task, device).train(), Clock(), Dynamics(len(data.train))
+    net = contrastive(data, task, device).train()
+    clock = Clock()
+    dynamics = Dynamics(len(data.train))
     opt = torch.optim.SGD(net.parameters(), .4, momentum=.9, weight_decay=1e-4, fused=True)
     x, name = data.train.x.to(device), ("simclr", task.seed, data.name)
     how = VIEWS["tiny images" if x.shape[3] < 28 else task.fidelity]
-    epoch = lambda e: contrast_epoch(net, opt, x, how, data, task, name, e, dynamics)
-    losses = train_epochs({"net": net, "opt": opt, "clock": clock, "dynamics": dynamics}, epoch, task.epochs, file, report)
+    def epoch(e): return contrast_epoch(net, opt, x, how, data, task, name, e, dynamics)
+    losses = train_epochs({"net": net, "opt": opt, "clock": clock, "dynamics": dynamics}, epoch, task.epochs,
+                          file, report)
     return net.eval(), {"losses": losses, **clock.state_dict()}, dynamics
 
 # %% ../../nbs/34_simclr.ipynb #ac36f794
@@ -166,13 +177,19 @@ def simclr_net(
     "A SimCLR network with the weights kept in `folder`, or trained and kept now."
     file = folder and Path(folder)/f"simclr-{task_key(task, data)}.weights"
     try:
-        kept, net, dynamics = torch.load(file, weights_only=True, map_location=device), contrastive(data, task, device), Dynamics(0)
-        net.load_state_dict(kept["net"]); dynamics.load_state_dict(kept["dynamics"]); return net.eval(), kept["info"], dynamics
+        kept = torch.load(file, weights_only=True, map_location=device)
+        net = contrastive(data, task, device)
+        dynamics = Dynamics(0)
+        net.load_state_dict(kept["net"])
+        dynamics.load_state_dict(kept["dynamics"])
+        return net.eval(), kept["info"], dynamics
     except Exception: pass # absent or damaged: make it
     net, info, dynamics = fit_simclr(data, task, file and file.with_suffix(".state"), device, report)
     if file:
-        torch.save({"net": net.state_dict(), "info": info, "dynamics": dynamics.state_dict()}, buffer := io.BytesIO())
-        write_atomic(file, buffer.getvalue()); file.with_suffix(".state").unlink(missing_ok=True)
+        torch.save({"net": net.state_dict(), "info": info, "dynamics": dynamics.state_dict()},
+                   buffer := io.BytesIO())
+        write_atomic(file, buffer.getvalue())
+        file.with_suffix(".state").unlink(missing_ok=True)
     return net, info, dynamics
 
 # %% ../../nbs/34_simclr.ipynb #3e3b40b5
@@ -188,7 +205,8 @@ def score(net, data, task, device):
     "Mean loss of each image against its changed copies."
     name, losses = ("simclr", task.seed, data.name, "score"), torch.zeros(len(data.train), device=device)
     copies = [f for k, f in SCORING.items() if k != "grey" or data.train.x.shape[1] == 3]
-    g, loss = torch_stream(*name, "views", device=device), pair_loss if task.fidelity == "official" else nt_xent
+    g = torch_stream(*name, "views", device=device)
+    loss = pair_loss if task.fidelity == "official" else nt_xent
     def out(x):
         with autocast(device): return net(normalise(x, data.mean, data.std))
     for b in epoch_batches(len(data.train), 512, torch_stream(*name, "shuffle")):
@@ -208,4 +226,5 @@ def train_simclr(
     "Train SimCLR, score every image by it and give its features."
     net, info, dynamics = simclr_net(data, task, file and Path(file).parent, device, report)
     features = embed_all(net if task.fidelity == "official" else net.backbone, data, device, unit=True)
-    return Pretext(loss=score(net, data, task, device), features=features, dynamics=dynamics.view(), info=info)
+    return Pretext(loss=score(net, data, task, device), features=features,
+                   dynamics=dynamics.view(), info=info)

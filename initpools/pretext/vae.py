@@ -37,20 +37,25 @@ class VAE(nn.Module):
     ):
         super().__init__()
         step = 2 ** len(widths)
-        self.size, self.side, self.top = size, -(-size // step), widths[-1]
+        self.size = size
+        self.side = -(-size // step)
+        self.top = widths[-1]
         self.pad = self.side * step - size
-        self.encoder = nn.Sequential(*[block(a, b) for a, b in zip((channels, *widths), widths)], nn.Flatten())
+        self.encoder = nn.Sequential(*[block(a, b) for a, b in zip((channels, *widths), widths)],
+                                     nn.Flatten())
         self.mu, self.log_var = (nn.Linear(self.top * self.side**2, latent) for _ in range(2))
         self.decoder_input = nn.Linear(latent, self.top * self.side**2)
         back = widths[::-1]
-        self.decoder = nn.Sequential(*[block(a, b, up=True) for a, b in zip(back, (*back[1:], back[-1]))], nn.Conv2d(back[-1], channels, 3, padding=1), nn.Tanh())
+        self.decoder = nn.Sequential(*[block(a, b, up=True) for a, b in zip(back, (*back[1:], back[-1]))],
+                                     nn.Conv2d(back[-1], channels, 3, padding=1), nn.Tanh())
 
     def encode(self, x):
         h = self.encoder(F.pad(x, (0, self.pad, 0, self.pad), value=-1.))
         return self.mu(h), self.log_var(h)
 
     def decode(self, z):
-        return self.decoder(self.decoder_input(z).view(-1, self.top, self.side, self.side))[:, :, :self.size, :self.size]
+        h = self.decoder_input(z).view(-1, self.top, self.side, self.side)
+        return self.decoder(h)[:, :, :self.size, :self.size]
 
 # %% ../../nbs/33_vae.ipynb #4323a937
 KL_WEIGHT = .004 # w
@@ -86,13 +91,17 @@ def batch_loss(net, x, w, g, bf16):
 @torch.inference_mode()
 def score(net, data, task, device, batch=1000):
     "Reconstruction error and mean code of every image."
-    losses, codes, g = [], [], torch_stream("vae", task.seed, "score", device=device)
+    losses = []
+    codes = []
+    g = torch_stream("vae", task.seed, "score", device=device)
     for x in data.train.x.split(batch):
         x = targets(x.to(device), data, task.fidelity)
         with autocast(device): mu, log_var = (t.float() for t in net.encode(x))
-        z = mu + (log_var / 2).exp() * torch.randn(mu.shape, generator=g, device=device) if task.fidelity == "official" else mu
+        z = (mu + (log_var / 2).exp() * torch.randn(mu.shape, generator=g, device=device)
+             if task.fidelity == "official" else mu)
         with autocast(device): error = (net.decode(z).float() - x).square().flatten(1).mean(1)
-        losses.append(error + 128 / len(data.train) * kl_divergence(mu, log_var) if task.fidelity == "official" else error)
+        losses.append(error + 128 / len(data.train) * kl_divergence(mu, log_var)
+                      if task.fidelity == "official" else error)
         codes.append(mu)
     return torch.cat(losses).cpu().numpy(), torch.cat(codes).cpu().numpy()
 
@@ -109,16 +118,23 @@ def train_vae(
     deep = task.fidelity == "official" and size >= 64
     name = ("vae", task.seed, data.name)
     with seeded(*name, "weights"):
-        net = VAE(c, size, 512 if deep else 128, (32, 64, 128, 256, 512) if deep else (32, 64, 128, 256)).to(device, memory_format=torch.channels_last)
+        net = VAE(c, size, 512 if deep else 128, (32, 64, 128, 256, 512) if deep else (32, 64, 128, 256))
+        net = net.to(device, memory_format=torch.channels_last)
     opt = torch.optim.Adam(net.parameters(), 1e-3, weight_decay=5e-4, fused=True)
 
     def epoch(e):
-        g, noise, total = torch_stream(*name, e, "shuffle"), torch_stream(*name, e, "noise", device=device), 0
+        g = torch_stream(*name, e, "shuffle")
+        noise = torch_stream(*name, e, "noise", device=device)
+        total = 0
         batches = torch.randperm(n, generator=g).split(200)
         for b in batches:
             x = targets(data.train.x[b].to(device), data, task.fidelity)
-            loss = batch_loss(net.train(), x, 200 / n if task.fidelity == "official" else KL_WEIGHT, noise, autocast(device))
-            loss.backward(); opt.step(); opt.zero_grad(); total += loss.detach()
+            loss = batch_loss(net.train(), x, 200 / n if task.fidelity == "official" else KL_WEIGHT, noise,
+                              autocast(device))
+            loss.backward()
+            opt.step()
+            opt.zero_grad()
+            total += loss.detach()
         return total / len(batches)
 
     losses = train_epochs({"net": net, "opt": opt}, epoch, task.epochs, file, report)

@@ -24,7 +24,9 @@ def templates(
     "All figure templates."
     folder = (root or repo_root())/"nbs"/"figures"
     found = {p.stem: p for p in sorted(folder.glob("*.ipynb"))}
-    if not found: raise UserError(f"There are no figure templates under {folder}: work in a clone of the initpools repository, since the installed package does not hold them.")
+    if not found:
+        raise UserError(f"There are no figure templates under {folder}: work in a clone of the initpools "
+                        "repository, since the installed package does not hold them.")
     return found
 
 class Default(str):
@@ -38,9 +40,12 @@ def declared(
     template:Path, # a figure notebook
 )->dict: # name -> default, as it is written
     "The parameters that a template declares."
-    cell = next((c for c in json.loads(Path(template).read_text())["cells"] if "parameters" in c["metadata"].get("tags", [])), {"source": ""})
-    given = [line for line in ast.parse("".join(cell["source"])).body if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value]
-    return {t.id: Default(line) for line in given for t in (line.targets if isinstance(line, ast.Assign) else [line.target])}
+    cell = next((c for c in json.loads(Path(template).read_text())["cells"]
+                 if "parameters" in c["metadata"].get("tags", [])), {"source": ""})
+    given = [line for line in ast.parse("".join(cell["source"])).body
+             if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value]
+    return {t.id: Default(line) for line in given
+            for t in (line.targets if isinstance(line, ast.Assign) else [line.target])}
 
 # %% ../../nbs/95_figure.ipynb #7f42a195
 def check_names(
@@ -50,7 +55,8 @@ def check_names(
     "Refuse parameters that a template does not declare."
     for name in names: lookup("parameter", name, valid)
 
-KINDS = {"str": (str, "a text"), "int": (int, "a whole number"), "float": ((int, float), "a number"), "bool": (bool, "true or false"), "list": ((list, tuple), "a list"), "dict": (dict, "a mapping")}
+KINDS = {"str": (str, "a text"), "int": (int, "a whole number"), "float": ((int, float), "a number"),
+         "bool": (bool, "true or false"), "list": ((list, tuple), "a list"), "dict": (dict, "a mapping")}
 
 def check_kinds(
     params:dict, # name -> value
@@ -58,10 +64,14 @@ def check_kinds(
 ):
     "Refuse values of another kind than the template declares."
     for name, default in declared(template).items():
-        if name not in params or default.kind not in KINDS or (default.kind == "str" and params[name] is None): continue
+        if (name not in params or default.kind not in KINDS
+            or (default.kind == "str" and params[name] is None)):
+            continue
         (kind, word), value = KINDS[default.kind], params[name]
         if not isinstance(value, kind) or isinstance(value, bool) != (default.kind == "bool"):
-            raise UserError(f"The parameter {name!r} is {word}, for instance {default}; {value!r} is {'a single text' if isinstance(value, str) else f'of type {type(value).__name__}'}.")
+            raise UserError(
+                f"The parameter {name!r} is {word}, for instance {default}; {value!r} is "
+                f"{'a single text' if isinstance(value, str) else f'of type {type(value).__name__}'}.")
 
 # %% ../../nbs/95_figure.ipynb #ea6efac4
 PLAIN = str, int, float, bool, list, dict, tuple, type(None)
@@ -71,7 +81,8 @@ def names_set(
 )->list: # names that its assignments give
     "The names that a cell of plain assignments sets."
     lines = [line for line in ast.parse(source).body if isinstance(line, ast.Assign)]
-    return [t.id for line in lines for t in line.targets if isinstance(t, ast.Name)]
+    targets = [t for line in lines for t in line.targets]
+    return [t.id for t in targets if isinstance(t, ast.Name)]
 
 # %% ../../nbs/95_figure.ipynb #3b0b913d
 PAGE = {} # of this process: what its page was given, has said and has made
@@ -103,10 +114,11 @@ def check_parameters(
     namespace:dict, # globals() of the notebook
     template:str, # the template's name
 ):
-    "Refuse parameters that papermill was given and the template does not declare; leave the others to `%%keep`."
+    "Refuse parameters that papermill was given and the template does not declare; tell `%%keep` the others."
     file = repo_root()/"nbs"/"figures"/f"{template}.ipynb"
     valid = declared(file) if file.exists() else namespace.get("__annotations__", {})
-    given = [source for source in namespace.get("In", ()) if source.startswith("# Parameters")] # as papermill writes it
+    # as papermill writes it
+    given = [source for source in namespace.get("In", ()) if source.startswith("# Parameters")]
     given = [name for source in given for name in names_set(source)]
     check_names(given, valid)
     if file.exists(): check_kinds(namespace, file)
@@ -124,7 +136,8 @@ def headline(
     from initpools.report.keep import measured_on # late: the command line starts without torch
     from initpools.report.plots import entitle
     for ax in fig.axes:
-        ax.title.set_fontsize(10); ax.tick_params(labelsize=8)
+        ax.title.set_fontsize(10)
+        ax.tick_params(labelsize=8)
         for axis in (ax.xaxis, ax.yaxis): axis.label.set_fontsize(min(8.5, axis.label.get_fontsize()))
     PAGE["subtitle"] = f"{subtitle}; {measured_on()}"
     entitle(fig, title, PAGE["subtitle"], 11)
@@ -135,7 +148,8 @@ def check_name(
 )->str: # the same
     "Refuse a name that is no plain file name."
     if name and name == Path(name).name and not name.startswith(".") and name.isprintable(): return name
-    raise UserError(f"A figure's name is part of file names, so it is a word such as 'my_figure'; {name!r} is none.")
+    raise UserError(
+        f"A figure's name is part of file names, so it is a word such as 'my_figure'; {name!r} is none.")
 
 ELSEWHERE = "choose another place, with the command line by -o FOLDER/NAME.ipynb"
 
@@ -209,9 +223,12 @@ def cells_read(
     from initpools.lab.store import Store
     files = sorted((Store(store).folder/"cells").glob(f"{template}-*.jsonl"))
     records = [(f.name, cell_made(f)) for f in files]
-    read = [(name, made) for made in MADE if made for name, m in records if m == made]
-    return [dict(record=name, machine=f"{m['device']}, {m['precision']}", seconds=round(m.get("seconds", 0), 1))
-            for name, m in dict(read).items()]
+    read = {}
+    for made in filter(None, MADE):
+        read |= {name: made for name, m in records if m == made}
+    return [dict(record=name, machine=f"{m['device']}, {m['precision']}",
+                 seconds=round(m.get("seconds", 0), 1))
+            for name, m in read.items()]
 
 def rounds_taken(
     rounds, # a pandas.DataFrame, one row a round
@@ -272,7 +289,8 @@ def is_whole(
     records = [(r, {"record", "machine", "seconds"}) for r in facts["cells"]]
     records += [(r, set()) for r in facts["verdicts"]]
     if facts["rounds"] is not None: records.append((facts["rounds"], {"count", "seeds", "seconds"}))
-    return all(isinstance(t, str) for t in texts) and all(isinstance(r, dict) and k <= r.keys() for r, k in records)
+    return (all(isinstance(t, str) for t in texts)
+            and all(isinstance(r, dict) and k <= r.keys() for r, k in records))
 
 def read_facts(
     page:Path, # an executed notebook
@@ -300,8 +318,11 @@ def read_parameters(
     params = {}
     for f in files:
         try: params |= yaml.safe_load(Path(f).read_text()) or {}
-        except FileNotFoundError: raise UserError(f"There is no parameter file {f}; the paper's are under nbs/figures/params.") from None
-        except Exception as e: raise UserError(f"{f} is not a YAML file of parameters ({str(e)[:80]}).") from e
+        except FileNotFoundError:
+            raise UserError(
+                f"There is no parameter file {f}; the paper's are under nbs/figures/params.") from None
+        except Exception as e:
+            raise UserError(f"{f} is not a YAML file of parameters ({str(e)[:80]}).") from e
     return params | (given or {})
 
 # %% ../../nbs/95_figure.ipynb #26398091
@@ -311,7 +332,8 @@ def printed_once(
     "Outputs of which no two neighbours are the same stream, however often it was flushed."
     out = []
     for o in outputs:
-        if out and o.get("name") and o["name"] == out[-1].get("name"): out[-1]["text"] = "".join([*out[-1]["text"], *o["text"]]).splitlines(True)
+        if out and o.get("name") and o["name"] == out[-1].get("name"):
+            out[-1]["text"] = "".join([*out[-1]["text"], *o["text"]]).splitlines(True)
         else: out.append(dict(o))
     return out
 
@@ -341,10 +363,13 @@ def workplace(
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
     try: yield part
-    except KeyboardInterrupt: shutil.rmtree(part); raise
+    except KeyboardInterrupt:
+        shutil.rmtree(part)
+        raise
     else:
         with writing(home, ELSEWHERE):
-            for f in sorted(part.iterdir(), key=lambda f: f.suffix == ".ipynb"): os.replace(f, home/f.name) # the notebook last
+            # the notebook last
+            for f in sorted(part.iterdir(), key=lambda f: f.suffix == ".ipynb"): os.replace(f, home/f.name)
             part.rmdir()
     finally:
         with suppress(OSError): part.parent.rmdir() # unless others are under way
@@ -353,7 +378,7 @@ def workplace(
 def run_figure(
     template:str, # name of a template
     params:dict=None, # parameters
-    out:Path=None, # the executed notebook, beside which its pictures go; default: figures/ and the figure's name
+    out:Path=None, # the executed notebook, its pictures beside it; default: figures/ and the figure's name
     root:Path=None, # the repository
 )->Path: # the executed notebook
     "Execute a figure template."
@@ -362,8 +387,10 @@ def run_figure(
     check_kinds(params, file)
     name = check_name(params.get("name") or template)
     out = Path(out or (root or repo_root())/"figures"/f"{name}.ipynb")
-    if out.resolve() == file.resolve(): raise UserError("A template is never executed in place: give another file for the result.")
-    if out.suffix != ".ipynb" or out.is_dir(): raise UserError(f"A figure is a notebook: give the name of a file that ends in .ipynb, not {out}.")
+    if out.resolve() == file.resolve():
+        raise UserError("A template is never executed in place: give another file for the result.")
+    if out.suffix != ".ipynb" or out.is_dir():
+        raise UserError(f"A figure is a notebook: give the name of a file that ends in .ipynb, not {out}.")
     with workplace(out) as folder:
         _papermill(file, folder/out.name, params, str(root or Path.cwd()))
         tidy(folder/out.name)
@@ -373,15 +400,20 @@ def run_figure(
 def _papermill(template, out, params, cwd):
     "Execute a notebook; its kernel knows where pictures go."
     import logging, papermill
-    for name in ("asyncio", "traitlets"): logging.getLogger(name).setLevel(logging.CRITICAL) # they print 186 lines at Ctrl-C; errors are raised all the same
+    # they print 186 lines at Ctrl-C; errors are raised all the same
+    for name in ("asyncio", "traitlets"): logging.getLogger(name).setLevel(logging.CRITICAL)
     if os.isatty(2): os.environ["INITPOOLS_TERMINAL"] = os.ttyname(2)
     told = dict(INITPOOLS_FIGURES=str(out.parent), INITPOOLS_PAGE=out.stem)
     tell = f"__import__('os').environ.update({told})"
-    options = ["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={tell}"] # its own log is of servers, not of figures
-    try: papermill.execute_notebook(str(template), str(out), params, cwd=cwd, kernel_name="python3", progress_bar=False, extra_arguments=options)
+    # its own log is of servers, not of figures
+    options = ["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={tell}"]
+    try:
+        papermill.execute_notebook(str(template), str(out), params, cwd=cwd, kernel_name="python3",
+                                   progress_bar=False, extra_arguments=options)
     except papermill.PapermillExecutionError as e:
         if e.ename == "KeyboardInterrupt": raise KeyboardInterrupt from None
-        raise UserError(f"{template.stem} stopped in cell {e.cell_index}: {e.ename}: {e.evalue} The notebook as far as it came is {out}.") from None
+        raise UserError(f"{template.stem} stopped in cell {e.cell_index}: {e.ename}: {e.evalue} The notebook "
+                        f"as far as it came is {out}.") from None
 
 # %% ../../nbs/95_figure.ipynb #566ad3ad
 def files_made(

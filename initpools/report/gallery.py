@@ -74,7 +74,9 @@ def command(
     names = [name, name.removeprefix(template + "_")]
     own = next((f for n in names for f in sorted(files.rglob(n + ".yml"))), None)
     records = f" -p store={params['store']}" if is_published(params.get("store")) else ""
-    if own: return f"initpools figure {template} -f nbs/figures/params/{own.relative_to(files).as_posix()}{records}"
+    if own:
+        return (f"initpools figure {template} -f "
+                f"nbs/figures/params/{own.relative_to(files).as_posix()}{records}")
     given = {k: json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in params.items()}
     return " ".join([f"initpools figure {template}", *(f"-p '{k}={v}'" for k, v in given.items())])
 
@@ -148,7 +150,7 @@ def not_run(
     found = sorted((root/"nbs"/"figures"/"params").rglob("*.yml"), key=lambda f: (len(f.parts), f.stem))
     files = {f: read_parameters([f])["name"] for f in found}
     rest = [(f, name) for f, name in files.items() if not (root/"figures"/f"{name}.ipynb").exists()]
-    about = lambda f: f.read_text().splitlines()[0].lstrip("# ")
+    def about(f): return f.read_text().splitlines()[0].lstrip("# ")
     return "\n".join(f"- [{name}](../{f.relative_to(root).as_posix()}): {about(f)}" for f, name in rest)
 
 # %% ../../nbs/97_gallery.ipynb #9cca87e6
@@ -199,16 +201,17 @@ def standings(
     return markdown(["statements of the papers", *OUTCOMES.values()], [lines[k] for k in sorted(lines)])
 
 # %% ../../nbs/97_gallery.ipynb #d9496a6b
-TALLY = ("Quick pages test at their own size, which is not the papers'. A statement holds where the whole 95 % interval "
-         "lies on its side of the line that it draws, fails where all of it lies on the other, and is open otherwise. "
-         "Where the paper gives a size that lies outside the interval, only the direction holds. At a floor (random images "
-         "do hardly better than blind guessing) or a ceiling (they reach nearly all that can be reached) no method can show "
-         "anything: what was tested there is counted apart, whatever its verdict. Settings, such as those of Table 1, "
-         "are no findings and are not counted.")
+TALLY = ("Quick pages test at their own size, which is not the papers'. A statement holds where the whole 95 "
+         "% interval lies on its side of the line that it draws, fails where all of it lies on the other, "
+         "and is open otherwise. Where the paper gives a size that lies outside the interval, only the "
+         "direction holds. At a floor (random images do hardly better than blind guessing) or a ceiling "
+         "(they reach nearly all that can be reached) no method can show anything: what was tested there is "
+         "counted apart, whatever its verdict. Settings, such as those of Table 1, are no findings and are "
+         "not counted.")
 
-INTRO = ("# Figures\n\nEvery picture here was drawn by the notebook named under it, from runs of the size stated "
-         "in it. Commands are given from the repository's folder with the environment active; `make figures` draws "
-         "what has published records again, without training.")
+INTRO = ("# Figures\n\nEvery picture here was drawn by the notebook named under it, from runs of the size "
+         "stated in it. Commands are given from the repository's folder with the environment active; `make "
+         "figures` draws what has published records again, without training.")
 WAITING = "## Not run yet\n\nParameter files that wait for a machine, or for their data set:"
 
 def make_gallery(
@@ -233,8 +236,12 @@ def make_gallery(
     return "\n\n".join(parts) + "\n"
 
 # %% ../../nbs/97_gallery.ipynb #44735c81
-NEEDED = ("ipykernel.kernelapp", "matplotlib.pyplot", "matplotlib.backends.backend_svg", "pandas.io.formats.style", "initpools.report.plots", "initpools.report.pools", "initpools.report.statistics",
-          "initpools.lab.execute", "initpools.report.keep", "initpools.report.figure", "initpools.lab.audit", "initpools.report.low_budget", "initpools.strategies") # by most pages
+# imported by most pages
+NEEDED = ("ipykernel.kernelapp", "matplotlib.pyplot", "matplotlib.backends.backend_svg",
+          "pandas.io.formats.style", "initpools.report.plots", "initpools.report.pools",
+          "initpools.report.statistics", "initpools.lab.execute", "initpools.report.keep",
+          "initpools.report.figure", "initpools.lab.audit", "initpools.report.low_budget",
+          "initpools.strategies")
 
 def redraw_one(
     file:Path, # an executed notebook under figures/
@@ -251,22 +258,30 @@ def redraw_one(
             known = declared(lookup("figure", template, templates(root)))
             where = {k: v for k, v in dict(name=file.stem, store=at).items() if k in known}
             run_figure(template, given | where, Path(d)/file.name, root)
-        except UserError as e: return f"{file.name} was left as it is: {str(e).split(' The notebook as far as it came')[0]}"
+        except UserError as e:
+            return f"{file.name} was left as it is: {str(e).split(' The notebook as far as it came')[0]}"
         for made in sorted(Path(d).glob("*.*")): write_atomic(file.with_name(made.name), made.read_bytes())
     return file.name
 
+# %% ../../nbs/97_gallery.ipynb #06285e03
 def redraw(
     root:Path=None, # the repository; default: found from the current folder
     say=print, # where to tell what was done
     workers:int=0, # notebooks at a time; 0 for one a core
 ):
     "Draw all figures with published records again, and write the page."
-    root, before, here = root or repo_root(), os.environ.get("INITPOOLS_REDRAW", ""), os.getcwd()
+    root = root or repo_root()
+    before = os.environ.get("INITPOOLS_REDRAW", "")
+    here = os.getcwd()
     files = sorted((root/"figures").glob("*.ipynb"))
     os.environ["INITPOOLS_REDRAW"] = "1" # nothing may be trained
     from initpools.report.kernels import warm_kernels # late: the page itself needs no Jupyter
     try:
-        with warm_kernels(*NEEDED), ThreadPoolExecutor(workers or os.cpu_count()) as pool: # each notebook has a process of its own
+        # each notebook has a process of its own
+        with warm_kernels(*NEEDED), ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             for line in pool.map(redraw_one, files, [root] * len(files)): say(line)
-    finally: os.environ["INITPOOLS_REDRAW"] = before; os.chdir(here) # threads that each went elsewhere and back may have left the process anywhere
+    finally:
+        # threads that each went elsewhere and back may have left the process anywhere
+        os.environ["INITPOOLS_REDRAW"] = before
+        os.chdir(here)
     write_atomic(root/"figures"/"README.md", make_gallery(root).encode())

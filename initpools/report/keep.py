@@ -32,11 +32,13 @@ def pack(
     if isinstance(value, pd.DataFrame):
         deep = sum(n is not None for n in value.index.names) # an index without a name is a row number
         flat = value.reset_index(drop=not deep)
-        return {"table": [deep, [[pack(c), str(t), [pack(v) for v in flat.iloc[:, i]]] for i, (c, t) in enumerate(zip(flat.columns, flat.dtypes))]]}
+        return {"table": [deep, [[pack(c), str(t), [pack(v) for v in flat.iloc[:, i]]]
+                                 for i, (c, t) in enumerate(zip(flat.columns, flat.dtypes))]]}
     if isinstance(value, list): return {"list": [pack(v) for v in value]}
     if isinstance(value, tuple): return {"tuple": [pack(v) for v in value]}
     if isinstance(value, dict): return {"dict": [[pack(k), pack(v)] for k, v in value.items()]}
-    raise UserError(f"A {type(value).__name__} cannot be kept: keep numbers, texts, arrays, tables, and lists, tuples or dicts of them.")
+    raise UserError(f"A {type(value).__name__} cannot be kept: keep numbers, texts, arrays, tables, and "
+                    "lists, tuples or dicts of them.")
 
 # %% ../../nbs/94_keep.ipynb #474fecb4
 def unpack(
@@ -52,25 +54,32 @@ def unpack(
     if kind == "tuple": return tuple(unpack(v) for v in held)
     if kind == "dict": return {unpack(k): unpack(v) for k, v in held}
     deep, columns = held
-    frame = pd.DataFrame({i: pd.Series([unpack(v) for v in vs], dtype=t) for i, (_, t, vs) in enumerate(columns)})
+    frame = pd.DataFrame(
+        {i: pd.Series([unpack(v) for v in vs], dtype=t) for i, (_, t, vs) in enumerate(columns)})
     frame = frame.set_axis([unpack(c) for c, *_ in columns], axis=1)
     return frame.set_index(list(frame.columns[:deep])) if deep else frame
 
 # %% ../../nbs/94_keep.ipynb #84536e69
-WHERE = {"name", "title", "store", "root", "device", "executor", "workers", "threads", "anew"} # parameters on which at most last digits hang
+# parameters on which at most last digits hang
+WHERE = {"name", "title", "store", "root", "device", "executor", "workers", "threads", "anew"}
 
 def content(
     value, # a parameter
 ):
     "A parameter; where it names files of one's own, with what they are like now."
     if isinstance(value, (list, tuple)): return [content(v) for v in value]
-    if isinstance(value, dict): return {k: content(v) if content(k) == k else [content(k), content(v)] for k, v in value.items()}
+    if isinstance(value, dict):
+        return {k: content(v) if content(k) == k else [content(k), content(v)] for k, v in value.items()}
     if not isinstance(value, str): return value
     kind, _, path = value.partition(":")
-    own = Path((path if kind in ("folder", "npz", "features") else value if "." in value or "/" in value else "").partition("@")[0] or os.devnull).expanduser()
-    try: files = [own] if own.is_file() else sorted(f for f in own.rglob("*") if f.is_file()) if kind in ("folder", "features") else []
+    if kind not in ("folder", "npz", "features"): path = value if "." in value or "/" in value else ""
+    own = Path(path.partition("@")[0] or os.devnull).expanduser()
+    try:
+        inside = own.rglob("*") if kind in ("folder", "features") else ()
+        files = [own] if own.is_file() else sorted(f for f in inside if f.is_file())
     except OSError: files = [] # no name of a file
-    return [value, digest([[str(f.relative_to(own)), f.stat().st_size, f.stat().st_mtime_ns] for f in files])] if files else value
+    if not files: return value
+    return [value, digest([[str(f.relative_to(own)), f.stat().st_size, f.stat().st_mtime_ns] for f in files])]
 
 def cell_file(
     template:str, # the notebook's name
@@ -80,7 +89,8 @@ def cell_file(
 )->Path:
     "Where a cell's values are kept."
     facts = {k: content(v) for k, v in params.items() if k not in WHERE}
-    if params.get("root") and not is_published(store): facts["root"] = str(Path(params["root"]).expanduser().resolve())
+    if params.get("root") and not is_published(store):
+        facts["root"] = str(Path(params["root"]).expanduser().resolve())
     return Store(store).folder/"cells"/f"{template}-{digest('cell', 1, facts, list(names))}.jsonl"
 
 # %% ../../nbs/94_keep.ipynb #ab191711
@@ -94,7 +104,8 @@ def read_cell(
     except ValueError: return None, "has a record that is cut off"
     try: facts, values = unseal(head), unseal(body)
     except ValueError: return None, "has a damaged record"
-    return (unpack(values), "") if facts["source"] == source else (None, "was changed since its record was made")
+    return ((unpack(values), "") if facts["source"] == source
+            else (None, "was changed since its record was made"))
 
 def cell_made(
     file:Path, # as `cell_file` names it
@@ -114,7 +125,8 @@ def write_cell(
     "Keep a cell's values."
     with Store(file.parent)._writing("A cell's record"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, "\n".join([seal(dict(source=source, params=pack(params), **({"made": made} if made else {}))), seal(pack(values)), ""]).encode())
+        head = dict(source=source, params=pack(params), **({"made": made} if made else {}))
+        write_atomic(file, "\n".join([seal(head), seal(pack(values)), ""]).encode())
 
 # %% ../../nbs/94_keep.ipynb #c9c8a4ba
 MADE = [] # how the kept cells of this process were made
@@ -140,11 +152,16 @@ def keep_cell(
     file = cell_file(template, params, names, params.get("store", "store"))
     values, why = read_cell(file, cell)
     if values is None:
-        if os.environ.get("INITPOOLS_REDRAW"): raise UserError(f"A cell of {template} {why} for these parameters: execute the figure by its own command first.")
+        if os.environ.get("INITPOOLS_REDRAW"):
+            raise UserError(f"A cell of {template} {why} for these parameters: execute the figure by its own "
+                            "command first.")
         start = time.perf_counter()
         shell.ex(cell)
-        if missing := [n for n in names if n not in space]: raise UserError(f"%%keep names {missing[0]!r}, which the cell does not give.")
-        write_cell(file, cell, params, {n: space[n] for n in names}, provenance(pick_device(params.get("device", "cpu")), "auto") | {"seconds": time.perf_counter() - start})
+        if missing := [n for n in names if n not in space]:
+            raise UserError(f"%%keep names {missing[0]!r}, which the cell does not give.")
+        made = provenance(pick_device(params.get("device", "cpu")), "auto")
+        made["seconds"] = time.perf_counter() - start
+        write_cell(file, cell, params, {n: space[n] for n in names}, made)
         values, why = read_cell(file, cell) # what others will read is what this execution goes on with
     space.update(values)
     MADE.append(made := cell_made(file))

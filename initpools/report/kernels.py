@@ -21,9 +21,13 @@ def serve(
     cwd:str, # its folder
 ):
     "Be a kernel, in a forked process."
-    os.environ.clear(); os.environ.update(env); os.chdir(cwd)
-    set_start_method(get_all_start_methods()[0], force=True) # processes of its own start as in any kernel: the first method is the system's choice
-    if "pandas" in sys.modules: sys.modules["pandas"].set_option("display.max_columns", 20) # pandas asks when it is imported whether it is in a notebook
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    # processes of its own start as in any kernel: the first method is the system's choice
+    set_start_method(get_all_start_methods()[0], force=True)
+    # pandas asks when it is imported whether it is in a notebook
+    if "pandas" in sys.modules: sys.modules["pandas"].set_option("display.max_columns", 20)
     from ipykernel.kernelapp import IPKernelApp
     Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
     IPKernelApp.launch_instance(argv=argv)
@@ -43,7 +47,9 @@ class Forked:
     ): self.process, self.pid = process, process.pid
 
     def poll(self): return self.process.exitcode
-    def wait(self, timeout=None): self.process.join(timeout); return self.poll()
+    def wait(self, timeout=None):
+        self.process.join(timeout)
+        return self.poll()
     def send_signal(self, signum): os.kill(self.pid, signum)
     def kill(self): self.send_signal(signal.SIGKILL)
     def terminate(self): self.send_signal(signal.SIGTERM)
@@ -51,11 +57,17 @@ class Forked:
 class WarmProvisioner(LocalProvisioner):
     "Starts kernels from the fork server."
     async def launch_kernel(self, cmd, **kwargs):
-        if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd: return await super().launch_kernel(cmd, **kwargs) # another Python, or another language
+        # another Python, or another language
+        if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd:
+            return await super().launch_kernel(cmd, **kwargs)
         argv = cmd[cmd.index("ipykernel_launcher") + 1:]
-        process = get_context("forkserver").Process(target=serve, args=(argv, dict(kwargs["env"]), str(kwargs.get("cwd") or os.getcwd())))
+        process = get_context("forkserver").Process(
+            target=serve, args=(argv, dict(kwargs["env"]), str(kwargs.get("cwd") or os.getcwd())))
         process.start()
-        self.process, self.pid, self.cwd = Forked(process), process.pid, kwargs.get("cwd") # no group: a signal goes to this process alone
+        # no group: a signal goes to this process alone
+        self.process = Forked(process)
+        self.pid = process.pid
+        self.cwd = kwargs.get("cwd")
         return self.connection_info
 
 # %% ../../nbs/93_kernels.ipynb #47656cc7
@@ -64,7 +76,9 @@ def warm_kernels(
     *modules:str, # to import before the first kernel
 ):
     "Within, kernels are forked from a process that has imported `modules`."
-    if "forkserver" not in get_all_start_methods(): yield; return
+    if "forkserver" not in get_all_start_methods():
+        yield
+        return
     get_context("forkserver").set_forkserver_preload(list(modules))
     factory = KernelProvisionerFactory.instance()
     factory.provisioners["warm"] = EntryPoint("warm", f"{__name__}:WarmProvisioner", factory.GROUP_NAME)

@@ -19,17 +19,24 @@ from ..strategies import STRATEGIES, strategy_title
 
 # %% ../../nbs/91_plots.ipynb #06c15654
 COLOURS = { # sampler -> its colour; a new one goes to the end, so that no line changes
-    "vae": "#D55E00", "simclr": "#AA3377", "scan": "#E69F00", "kmeans_simclr": "#6A3D9A", "kmeans": "#0072B2", "uniform": "#56B4E9", "deepcluster": "#009E73", "rotation": "#882255",
-    "inpainting": "#44AA99", "kmeans_proportional": "#004C77", "scan_proportional": "#9C6B00", "deepcluster_proportional": "#00503A", "vae_easiest": "#F2A57B", "vae_bins_2": "#A63603",
-    "vae_bins_5": "#7F2704", "vae_bins_10": "#FDAE6B", "simclr_easiest": "#D690B8", "simclr_bins_2": "#7A1F52", "simclr_bins_5": "#C51B7D", "simclr_bins_10": "#F1A6D3",
-    "single_batch_kmeans": "#228833", "multi_batch_kmeans": "#661100", "coreset": "#999933", "max_entropy": "#EE6677", "kmedoids": "#117733", "facility_location": "#AA4499",
-    "typiclust": "#332288", "probcover": "#6699CC", "maxherding": "#88CCEE", "activeft": "#777777", "usl": "#DDCC77",
-    "cartography_easy": "#B2DF8A", "cartography_ambiguous": "#66A61E", "cartography_hard": "#33691E", "cartography_equal": "#A6D854",
+    "vae": "#D55E00", "simclr": "#AA3377", "scan": "#E69F00", "kmeans_simclr": "#6A3D9A", "kmeans": "#0072B2",
+    "uniform": "#56B4E9", "deepcluster": "#009E73", "rotation": "#882255",
+    "inpainting": "#44AA99", "kmeans_proportional": "#004C77", "scan_proportional": "#9C6B00",
+    "deepcluster_proportional": "#00503A", "vae_easiest": "#F2A57B", "vae_bins_2": "#A63603",
+    "vae_bins_5": "#7F2704", "vae_bins_10": "#FDAE6B", "simclr_easiest": "#D690B8",
+    "simclr_bins_2": "#7A1F52", "simclr_bins_5": "#C51B7D", "simclr_bins_10": "#F1A6D3",
+    "single_batch_kmeans": "#228833", "multi_batch_kmeans": "#661100", "coreset": "#999933",
+    "max_entropy": "#EE6677", "kmedoids": "#117733", "facility_location": "#AA4499",
+    "typiclust": "#332288", "probcover": "#6699CC", "maxherding": "#88CCEE", "activeft": "#777777",
+    "usl": "#DDCC77",
+    "cartography_easy": "#B2DF8A", "cartography_ambiguous": "#66A61E", "cartography_hard": "#33691E",
+    "cartography_equal": "#A6D854",
 }
 MARKERS, DASHES = "sD^vPXphd*<>", ["-", (0, (4, 1)), (0, (1, 1)), (0, (5, 1, 1, 1))]
 
 LOOKS = {"random": dict(color="black", marker="o", ls="-")} # the reference
-SPARE = "#B03060", "#4682B4", "#6B8E23", "#8B5A2B", "#7A67EE", "#CD853F", "#2F4F4F", "#D2691E" # for names that are not in the table
+# for names that are not in the table
+SPARE = "#B03060", "#4682B4", "#6B8E23", "#8B5A2B", "#7A67EE", "#CD853F", "#2F4F4F", "#D2691E"
 
 def style(
     sampler:str, # an alias, or a name RULE@SOURCE
@@ -58,10 +65,13 @@ def entitle(
 ):
     "Title and small print of a figure, at its left edge."
     per_line = 125 * fig.get_figwidth() # characters of one point
-    title, small = textwrap.fill(title, int(per_line / size)), textwrap.fill(subtitle, int(per_line / (.625 * size)))
-    fig.set_figheight(fig.get_figheight() + size * 1.2 / 72 * (title.count("\n") + .625 * small.count("\n"))) # what is wrapped takes nothing from the axes
+    title = textwrap.fill(title, int(per_line / size))
+    small = textwrap.fill(subtitle, int(per_line / (.625 * size)))
+    # what is wrapped takes nothing from the axes
+    fig.set_figheight(fig.get_figheight() + size * 1.2 / 72 * (title.count("\n") + .625 * small.count("\n")))
     fig.suptitle(title + "\n" * (1 + small.count("\n")), fontsize=size, x=.02, ha="left")
-    fig.text(.02, 1 - (.025 * size + size * 1.2 / 72 * title.count("\n")) / fig.get_figheight(), small, fontsize=.625 * size, color="#555555", va="top")
+    fig.text(.02, 1 - (.025 * size + size * 1.2 / 72 * title.count("\n")) / fig.get_figheight(), small,
+             fontsize=.625 * size, color="#555555", va="top")
 
 # %% ../../nbs/91_plots.ipynb #49a83e39
 def learning_curve(
@@ -76,8 +86,11 @@ def learning_curve(
     for sampler in in_order(table.sampler, SAMPLERS):
         points, look = table[table.sampler == sampler], style(sampler)
         ax.plot(points.labels, 100 * points["mean"], ms=3.2, lw=1.2, label=pool_title(sampler), **look)
-        if points.n.max() > 1: ax.fill_between(points.labels, 100 * (points["mean"] - points.sd), 100 * (points["mean"] + points.sd), color=look["color"], alpha=.13, lw=0)
-    ax.grid(alpha=.25, lw=.5); ax.locator_params(axis="x", nbins=5)
+        if points.n.max() > 1:
+            ax.fill_between(points.labels, 100 * (points["mean"] - points.sd),
+                            100 * (points["mean"] + points.sd), color=look["color"], alpha=.13, lw=0)
+    ax.grid(alpha=.25, lw=.5)
+    ax.locator_params(axis="x", nbins=5)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
@@ -95,17 +108,24 @@ def learning_curves(
     import matplotlib.pyplot as plt
     strategies = in_order(frame.strategy, STRATEGIES)
     columns = min(columns, len(strategies)) if len(strategies) != 6 else 3
-    rows, width, lines = -(-len(strategies) // columns), 2.75 * columns + .3, frame.sampler.nunique() + bool(chance)
+    rows = -(-len(strategies) // columns)
+    width = 2.75 * columns + .3
+    lines = frame.sampler.nunique() + bool(chance)
     across = min(6, int(width / 1.7), lines) # of the legend
-    fig, axs = plt.subplots(rows, columns, figsize=(width, 2.35 * rows + .85 + .2 * -(-lines // across)), sharex=True, sharey=True, squeeze=False, layout="constrained")
+    fig, axs = plt.subplots(rows, columns, figsize=(width, 2.35 * rows + .85 + .2 * -(-lines // across)),
+                            sharex=True, sharey=True, squeeze=False, layout="constrained")
     for ax, strategy in zip(axs.flat, strategies):
-        learning_curve(frame[frame.strategy == strategy], ax, value).set_title(strategy_title(strategy), fontsize=10)
-        if chance: ax.plot(labels := np.sort(frame.labels.unique()), 100 * chance(labels), color="#777777", ls=":", lw=1, label="blind draws")
+        learning_curve(frame[frame.strategy == strategy], ax, value)
+        ax.set_title(strategy_title(strategy), fontsize=10)
+        if chance:
+            ax.plot(labels := np.sort(frame.labels.unique()), 100 * chance(labels), color="#777777", ls=":",
+                    lw=1, label="blind draws")
     for ax in axs.flat[len(strategies):]: ax.axis("off")
     for ax in axs[-1]: ax.set_xlabel("labelled images")
     fig.supylabel(what, fontsize=10)
     entitle(fig, title, subtitle)
-    fig.legend(*axs.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=across, frameon=False, fontsize=9)
+    fig.legend(*axs.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=across,
+               frameon=False, fontsize=9)
     return fig
 
 # %% ../../nbs/91_plots.ipynb #51590e3d
@@ -116,7 +136,8 @@ def overlap_curves(
     subtitle:str="", # what was run
 ): # -> Figure
     "One panel a strategy, one line a sampler: images in common with the runs of a random pool."
-    return learning_curves(frame, title, subtitle, value="shared", what="images in common, %", chance=lambda labels: labels / n)
+    return learning_curves(frame, title, subtitle, value="shared", what="images in common, %",
+                           chance=lambda labels: labels / n)
 
 # %% ../../nbs/91_plots.ipynb #8cc739ab
 def ranking(
@@ -135,13 +156,19 @@ def ranking(
     ax.plot(100 * means, range(len(means)), "|", color="black", ms=8, mew=1.6)
     ax.scatter(100 * last.accuracy, last.strategy.map(place), s=11, color="#0072B2", alpha=.6, linewidths=0)
     if reference in means: ax.axvline(100 * means[reference], color="#D55E00", lw=1, ls=(0, (4, 2)))
-    others = {place[s]: 100 * means[r] for s, r in (own or {}).items() if r != reference and s in place and r in means}
+    others = {place[s]: 100 * means[r]
+              for s, r in (own or {}).items() if r != reference and s in place and r in means}
     ax.plot([*others.values()], [*others], "|", color="#D55E00", ms=8, mew=1.6, zorder=1)
-    ax.set_yticks(range(len(means)), [strategy_title(s) for s in means.index], fontsize=7); ax.set_ylim(len(means) - .4, -.6)
-    ax.set_xscale("function", functions=(lambda a: -np.log(101 - np.minimum(a, 100)), lambda u: 101 - np.exp(-u)))
-    ticks = [t for t in (0, 20, 40, 60, 70, 80, 85, 90, 93, 95, 96, 97, 98, 99, 100) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
+    ax.set_yticks(range(len(means)), [strategy_title(s) for s in means.index], fontsize=7)
+    ax.set_ylim(len(means) - .4, -.6)
+    ax.set_xscale("function",
+                  functions=(lambda a: -np.log(101 - np.minimum(a, 100)), lambda u: 101 - np.exp(-u)))
+    ticks = [t for t in (0, 20, 40, 60, 70, 80, 85, 90, 93, 95, 96, 97, 98, 99, 100)
+             if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
     if len(ticks) > 2: ax.set_xticks(ticks)
-    ax.set_xlabel("test accuracy, % (logarithmic in the error)"); ax.grid(alpha=.25, lw=.5); ax.spines[["top", "right"]].set_visible(False)
+    ax.set_xlabel("test accuracy, % (logarithmic in the error)")
+    ax.grid(alpha=.25, lw=.5)
+    ax.spines[["top", "right"]].set_visible(False)
     entitle(fig, title, subtitle, 11)
     return fig
 
@@ -156,7 +183,8 @@ def class_bars(
     ax, counts = ax or plt.subplots(figsize=(2.5, 1.2), layout="constrained")[1], np.asarray(counts, float)
     ax.bar(range(len(counts)), counts, width=.8 if len(counts) <= 20 else 1, color=color)
     ax.axhline(counts.mean(), color="black", lw=.8, ls=":")
-    ax.set_xticks(range(len(counts)) if len(counts) <= 20 else []); ax.tick_params(labelsize=6, length=2)
+    ax.set_xticks(range(len(counts)) if len(counts) <= 20 else [])
+    ax.tick_params(labelsize=6, length=2)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
@@ -170,9 +198,12 @@ def overlap_matrix(
     ax = ax or plt.subplots(figsize=(4, 3.5), layout="constrained")[1]
     v = 100 * shared.to_numpy()
     ax.imshow(v, cmap="Blues", vmin=0, vmax=100)
-    for i, j in np.argwhere(np.isfinite(v)): ax.text(j, i, f"{v[i, j]:.1f}" if v[i, j] < 10 else f"{v[i, j]:.0f}", ha="center", va="center", fontsize=6.5, color="white" if v[i, j] > 55 else "black")
+    for i, j in np.argwhere(np.isfinite(v)):
+        ax.text(j, i, f"{v[i, j]:.1f}" if v[i, j] < 10 else f"{v[i, j]:.0f}", ha="center", va="center",
+                fontsize=6.5, color="white" if v[i, j] > 55 else "black")
     names = [pool_title(s) for s in shared.index]
-    ax.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=7); ax.set_yticks(range(len(names)), names, fontsize=7)
+    ax.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=7)
+    ax.set_yticks(range(len(names)), names, fontsize=7)
     ax.spines[:].set_visible(False)
     return ax
 
@@ -184,10 +215,12 @@ def pool_map(
     "A map of images, coloured by class, with a pool marked on it."
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(2.5, 2.5), layout="constrained")[1]
-    ax.scatter(points.x, points.y, c=points.label, cmap="tab10" if points.label.max() < 10 else "hsv", s=1.5, lw=0, alpha=.35, rasterized=True)
+    ax.scatter(points.x, points.y, c=points.label, cmap="tab10" if points.label.max() < 10 else "hsv", s=1.5,
+               lw=0, alpha=.35, rasterized=True)
     mine = points[points.picked]
     ax.scatter(mine.x, mine.y, c="black", s=9 if len(mine) < 200 else 3, lw=0, rasterized=True)
-    ax.set(xticks=[], yticks=[]); ax.spines[:].set_color("#bbbbbb")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_color("#bbbbbb")
     return ax
 
 # %% ../../nbs/91_plots.ipynb #86322bae
@@ -198,11 +231,14 @@ def image_grid(
 ): # -> Axes
     "Images side by side in one picture."
     import matplotlib.pyplot as plt
-    x = np.pad(np.asarray(images), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255); m, c, h, w = x.shape
+    x = np.pad(np.asarray(images), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255)
+    m, c, h, w = x.shape
     ax = ax or plt.subplots(figsize=(4, 4 * -(-m // columns) / columns), layout="constrained")[1]
-    sheet = np.full((-(-m // columns) * columns, c, h, w), 255, np.uint8); sheet[:m] = x
+    sheet = np.full((-(-m // columns) * columns, c, h, w), 255, np.uint8)
+    sheet[:m] = x
     sheet = sheet.reshape(-1, columns, c, h, w).transpose(0, 3, 1, 4, 2).reshape(-1, columns * w, c)
-    ax.imshow(sheet[..., 0] if c == 1 else sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest"); ax.axis("off")
+    ax.imshow(sheet[..., 0] if c == 1 else sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    ax.axis("off")
     return ax
 
 # %% ../../nbs/91_plots.ipynb #86684ee3
@@ -222,8 +258,11 @@ def pools_figure(
     axs = rows.subplots(n, 3, width_ratios=[1.5, 1, 2.6], squeeze=False)
     for (bars, where, grid), s in zip(axs, names):
         class_bars(counts.loc[s], bars, style(s)["color"]).set_ylabel(pool_title(s), fontsize=8)
-        bars.set_ylim(0, 1.05 * counts.to_numpy().max()); pool_map(maps[s], where); image_grid(images[s], grid)
-    for ax, text in zip(axs[0], ("images of each class", "t-SNE, the pool in black", "first images")): ax.set_title(text, fontsize=8)
+        bars.set_ylim(0, 1.05 * counts.to_numpy().max())
+        pool_map(maps[s], where)
+        image_grid(images[s], grid)
+    for ax, text in zip(axs[0], ("images of each class", "t-SNE, the pool in black", "first images")):
+        ax.set_title(text, fontsize=8)
     overlap_matrix(shared, side.subplots()).set_title("images in common, %", fontsize=9)
     entitle(fig, title, subtitle)
     return fig

@@ -6,6 +6,8 @@
 __all__ = ['KEYS', 'PAPERS', 'pool_rows', 'histogram', 'balance', 'overlap', 'reach', 'pool_table', 'flat_map', 'pool_claims']
 
 # %% ../../nbs/58_pools.ipynb #56c2a971
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
@@ -24,8 +26,11 @@ def pool_rows(
 )->pd.DataFrame: # sampler, budget, seed, image, label
     "One pool as rows of the frame."
     picks = np.asarray(picks, np.int64)
-    if len(set(picks.tolist())) != len(picks) or len(picks) != budget: raise UserError(f"{sampler} gave {len(set(picks.tolist()))} distinct images for a budget of {budget}.")
-    return pd.DataFrame(dict(sampler=sampler, budget=budget, seed=seed, image=picks, label=np.asarray(y)[picks]))
+    if len(set(picks.tolist())) != len(picks) or len(picks) != budget:
+        raise UserError(
+            f"{sampler} gave {len(set(picks.tolist()))} distinct images for a budget of {budget}.")
+    return pd.DataFrame(
+        dict(sampler=sampler, budget=budget, seed=seed, image=picks, label=np.asarray(y)[picks]))
 
 # %% ../../nbs/58_pools.ipynb #85abb6db
 def histogram(
@@ -53,8 +58,12 @@ def overlap(
     sets = {key: set(g.image) for key, g in frame.groupby(["sampler", "seed"], sort=False)}
     names, seeds = list(dict.fromkeys(frame.sampler)), sorted(set(frame.seed))
     def share(a, b):
-        pairs = [(sets[a, s], sets[b, t]) for s in seeds for t in seeds if (s == t) != (a == b) and (a, s) in sets and (b, t) in sets]
-        return np.mean([len(one & two) / len(one) for one, two in pairs]) if pairs else np.nan
+        "The same seed of two samplers, or two seeds of one."
+        shares = []
+        for s, t in product(seeds, seeds):
+            if (s == t) == (a == b) or (a, s) not in sets or (b, t) not in sets: continue
+            shares.append(len(sets[a, s] & sets[b, t]) / len(sets[a, s]))
+        return np.mean(shares) if shares else np.nan
     return pd.DataFrame([[share(a, b) for b in names] for a in names], names, names)
 
 # %% ../../nbs/58_pools.ipynb #18c8b9a1
@@ -76,14 +85,17 @@ def pool_table(
 )->pd.DataFrame: # a row for each sampler and budget
     "Classes held, balance, rarest class, reach, and overlap with the random pools of the same size."
     counts = histogram(frame, classes)
-    table = pd.DataFrame({"classes held": (counts > 0).sum(axis=1), "balance": balance(counts), "rarest class, %": 100 * counts.min(axis=1) / counts.sum(axis=1)})
+    table = pd.DataFrame({"classes held": (counts > 0).sum(axis=1), "balance": balance(counts),
+                          "rarest class, %": 100 * counts.min(axis=1) / counts.sum(axis=1)})
     if features is not None:
         far = [reach(features, frame.set_index(KEYS).loc[[key]].image.to_numpy()) for key in counts.index]
         table = table.assign(**pd.DataFrame(far, counts.index))
     table = table.groupby(["budget", "sampler"], sort=False).mean()
     table = table.sort_index(level=0, sort_remaining=False)
     for b, g in frame.groupby("budget", sort=False):
-        if "random" in set(g.sampler): table.loc[b, "shared with random, %"] = 100 * overlap(g)["random"].reindex(table.loc[b].index).to_numpy()
+        if "random" in set(g.sampler):
+            table.loc[b, "shared with random, %"] = (
+                100 * overlap(g)["random"].reindex(table.loc[b].index).to_numpy())
     return table
 
 # %% ../../nbs/58_pools.ipynb #8bd9573b
@@ -98,10 +110,12 @@ def flat_map(
     from sklearn.manifold import TSNE
     x, picks = check_features(features), np.unique(picks)
     rest = np.setdiff1d(np.arange(len(x)), picks)
-    index = np.sort(np.concatenate([picks, rng.choice(rest, min(len(rest), max(0, points - len(picks))), replace=False)]))
+    others = rng.choice(rest, min(len(rest), max(0, points - len(picks))), replace=False)
+    index = np.sort(np.concatenate([picks, others]))
     seed = int(rng.integers(2**31 - 1))
     low = PCA(min(50, *x[index].shape), random_state=seed).fit_transform(normalise(x[index]))
-    return index, TSNE(perplexity=min(30, (len(index) - 1) / 3), init="pca", random_state=seed).fit_transform(low)
+    return (index,
+            TSNE(perplexity=min(30, (len(index) - 1) / 3), init="pca", random_state=seed).fit_transform(low))
 
 # %% ../../nbs/58_pools.ipynb #eb15ccb9
 PAPERS = ["random", "vae", "simclr", "scan", "kmeans_simclr"] # the five pools of its figures
@@ -114,14 +128,23 @@ def pool_claims(
     "The paper's claims about its five pools, for those of them that are here."
     from itertools import combinations
     from scipy.stats import hypergeom
-    ours, k, rows = frame[frame.sampler.isin(PAPERS)], int(frame.budget.iloc[0]), []
+    ours = frame[frame.sampler.isin(PAPERS)]
+    k = int(frame.budget.iloc[0])
+    rows = []
     level = pd.Series(balance(c := histogram(ours, classes)), c.index).groupby("sampler", sort=False).mean()
     if "vae" in level and len(level) > 1:
         least = level.drop("vae").min()
-        rows.append(("The VAE's pool is less balanced than the others", "noticeably", f"balance {level['vae']:.3f}; the others {least:.3f} and above", "holds" if level["vae"] < least else "fails"))
-    shared = [(len(set(x.image) & set(z.image)), f"{a} and {b}") for _, g in ours.groupby("seed") for (a, x), (b, z) in combinations(g.groupby("sampler", sort=False), 2)]
+        rows.append(("The VAE's pool is less balanced than the others", "noticeably",
+                     f"balance {level['vae']:.3f}; the others {least:.3f} and above",
+                     "holds" if level["vae"] < least else "fails"))
+    shared = [(len(set(x.image) & set(z.image)), f"{a} and {b}") for _, g in ours.groupby("seed")
+              for (a, x), (b, z) in combinations(g.groupby("sampler", sort=False), 2)]
     if shared:
         most, pair = max(shared)
         chance = min(1, hypergeom.sf(most - 1, n, k, k) * len(shared))
-        rows.append((f"Any two of the paper's pools ({', '.join(level.index)}) share about what chance gives, {100 * k / n:.2g} %", "about 10 % of pools of 10 %", f"{100 * np.mean([m for m, _ in shared]) / k:.2g} % on average, {100 * most / k:.2g} % at most ({pair}; p = {chance:.2g})", "fails" if chance <= .05 else "holds" if k * k >= n else f"open: chance gives {k * k / n:.2g} images"))
+        rows.append((f"Any two of the paper's pools ({', '.join(level.index)}) share about what chance "
+                     f"gives, {100 * k / n:.2g} %", "about 10 % of pools of 10 %",
+                     f"{100 * np.mean([m for m, _ in shared]) / k:.2g} % on average, {100 * most / k:.2g} % "
+                     f"at most ({pair}; p = {chance:.2g})", "fails" if chance <= .05
+                     else "holds" if k * k >= n else f"open: chance gives {k * k / n:.2g} images"))
     return pd.DataFrame(rows, columns=["claim", "paper", "ours", "holds?"])

@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
-from ..core import UserError, repo_root
+from ..core import repo_root
 from .figure import read_facts, templates
 from ..lab.bundles import check_back, neighbours, packable
 from ..lab.lines import open_bundles, write_bundles
@@ -28,7 +28,9 @@ def page_runs(
     cells = [c for c in json.loads(template.read_text())["cells"] if c["cell_type"] == "code"]
     sources = ["".join(c["source"]) for c in cells]
     last = max((i for i, s in enumerate(sources) if "execute(" in s), default=-1)
-    def note(runs, store=None, *_, **__): wanted.extend(runs); return store
+    def note(runs, store=None, *_, **__):
+        wanted.extend(runs)
+        return store
     space = {}
     with patch("initpools.lab.execute.execute", note), redirect_stdout(io.StringIO()):
         for cell, source in zip(cells[:last + 1], sources):

@@ -40,10 +40,13 @@ class PoolVAE(nn.Module):
     ):
         super().__init__()
         w, side = [width * 2**i for i in range(4)], size // 16
-        self.encoder = nn.Sequential(*[layer(nn.Conv2d(a, b, 4, 2, 1, bias=False), b) for a, b in zip((channels, *w), w)], nn.Flatten())
+        self.encoder = nn.Sequential(*[layer(nn.Conv2d(a, b, 4, 2, 1, bias=False), b)
+                                       for a, b in zip((channels, *w), w)], nn.Flatten())
         self.code = nn.Linear(w[3] * side**2, 2 * latent)
         up = [layer(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), b) for a, b in zip(w[:0:-1], w[-2::-1])]
-        self.decoder = nn.Sequential(nn.Linear(reads or latent, 4 * w[3] * side**2), nn.Unflatten(1, (w[3], 2 * side, 2 * side)), *up, nn.Conv2d(width, channels, 1))
+        self.decoder = nn.Sequential(nn.Linear(reads or latent, 4 * w[3] * side**2),
+                                     nn.Unflatten(1, (w[3], 2 * side, 2 * side)), *up,
+                                     nn.Conv2d(width, channels, 1))
 
     def encode(self, x): return [t.float() for t in self.code(self.encoder(x)).chunk(2, 1)]
     def decode(self, z): return self.decoder(z).float()
@@ -56,20 +59,21 @@ def discriminator(
 )->nn.Sequential: # (n, inputs) -> (n,) logits
     "A perceptron that tells labelled from unlabelled."
     sizes = (inputs, *[hidden] * layers)
-    return nn.Sequential(*[m for a, b in zip(sizes, sizes[1:]) for m in (nn.Linear(a, b), nn.ReLU())], nn.Linear(hidden, 1), nn.Flatten(0))
+    return nn.Sequential(*[m for a, b in zip(sizes, sizes[1:]) for m in (nn.Linear(a, b), nn.ReLU())],
+                         nn.Linear(hidden, 1), nn.Flatten(0))
 
 # %% ../../nbs/66_adversarial.ipynb #96abb48a
 @dataclass(frozen=True)
 class Game:
     "Sizes and length of a game between an autoencoder and a discriminator."
     width: int = 16        # channels of the first convolution
-    latent: int = None     # numbers in the code; None for 64 where images have 64 pixels a side or more, else 32
+    latent: int = None     # numbers in the code; None for 64 where images have 64 pixels a side, else 32
     epochs: float = 5      # passes over the pool
     limit: int = 200       # steps at most; None for no limit
     batch: int = 64        # labelled and unlabelled images a step, each
     lr: float = 5e-4       # of Adam, for both players
     kl: float = None       # weight of the KL beside a mean squared error; None for the text's, 2 / pixels
-    adversary: float = None # weight of the deception beside a mean squared error; None for the text's, 2 / pixels
+    adversary: float = None # weight of the deception beside the squared error; None: the text's, 2 / pixels
 
     def code(self, side): return self.latent or (64 if side >= 64 else 32)
     def steps(self, n): return int(max(1, min(self.epochs * n // self.batch, self.limit or np.inf)))
@@ -87,7 +91,8 @@ class Players(nn.Module):
         self.reads = latent // 2 if classes else latent
         self.vae = PoolVAE(channels, size, latent, game.width, self.reads + given)
         self.judge = discriminator(latent + given)
-        self.learner = nn.Sequential(nn.Linear(latent - self.reads, 1024), nn.ReLU(), nn.Linear(1024, 256), nn.ReLU(), nn.Linear(256, classes)) if classes else None
+        self.learner = (nn.Sequential(nn.Linear(latent - self.reads, 1024), nn.ReLU(), nn.Linear(1024, 256),
+                                      nn.ReLU(), nn.Linear(256, classes)) if classes else None)
 
     def verdict(self, mu, given): return self.judge(torch.cat([mu, given], 1))
 
@@ -98,8 +103,10 @@ def hider_loss(players, x, given, y, game, g):
     z = mu + (log_var / 2).exp() * torch.randn(mu.shape, generator=g, device=g.device)
     out = players.vae.decode(torch.cat([z[:, :players.reads], given], 1))
     kl, adversary = (2 / x[0].numel() if w is None else w for w in (game.kl, game.adversary))
-    loss = 2 * (F.mse_loss(out, x) + kl * kl_divergence(mu, log_var).mean() + adversary * F.softplus(-players.verdict(mu, given)).mean())
-    return loss if players.learner is None else loss + F.cross_entropy(players.learner(z[:len(y), players.reads:]).float(), y)
+    fooled = F.softplus(-players.verdict(mu, given)).mean()
+    loss = 2 * (F.mse_loss(out, x) + kl * kl_divergence(mu, log_var).mean() + adversary * fooled)
+    if players.learner is None: return loss
+    return loss + F.cross_entropy(players.learner(z[:len(y), players.reads:]).float(), y)
 
 def seeker_loss(players, x, given, labelled):
     "The discriminator's loss; `labelled` is what it should say of each image, 1 or 0 or between."
@@ -111,14 +118,20 @@ def pool_images(
     state:State, # with a view "images", (n, c, h, w) bytes
 )->tuple: # (n, c, s, s) uint8 padded to a multiple of 16; mean and std of each channel, in [0, 1]
     "The pool's images, ready for an autoencoder."
-    if "images" not in state: raise UserError("This state has no 'images': an adversarial strategy trains a network on the pool's bytes, so give it a view of that name.")
+    if "images" not in state:
+        raise UserError("This state has no 'images': an adversarial strategy trains a network on the pool's "
+                        "bytes, so give it a view of that name.")
     x = torch.as_tensor(np.ascontiguousarray(state.all("images")))
-    if x.dtype != torch.uint8 or x.ndim != 4: raise UserError(f"The view 'images' should hold bytes, (n, channels, height, width), and holds {tuple(x.shape)} of {x.dtype}: give the pool as data sets keep it.")
+    if x.dtype != torch.uint8 or x.ndim != 4:
+        raise UserError("The view 'images' should hold bytes, (n, channels, height, width), and holds "
+                        f"{tuple(x.shape)} of {x.dtype}: give the pool as data sets keep it.")
     levels = torch.arange(256, dtype=torch.float64) / 255
-    share = torch.stack([torch.bincount(x[:, c].flatten(), minlength=256) for c in range(x.shape[1])]).double() / x[:, 0].numel()
+    share = (torch.stack([torch.bincount(x[:, c].flatten(), minlength=256)
+                          for c in range(x.shape[1])]).double() / x[:, 0].numel())
     mean = share @ levels
     std = ((share @ levels**2) - mean**2).clamp(min=1e-6).sqrt()
-    h, w = x.shape[2:]; side = -(-max(h, w) // 16) * 16
+    h, w = x.shape[2:]
+    side = -(-max(h, w) // 16) * 16
     return F.pad(x, (0, side - w, 0, side - h)), tuple(mean.tolist()), tuple(std.tolist())
 
 # %% ../../nbs/66_adversarial.ipynb #266cd746
@@ -126,7 +139,7 @@ def play(
     players:Players, # with fresh weights
     show, # function(indices) -> normalised images
     sides:tuple, # indices of the labelled and of the unlabelled images, as tensors
-    facts:tuple, # (n, e) what is given of each image; (n,) what the discriminator should say; (n,) classes of the labelled
+    facts:tuple, # (n, e) what is given of each image; (n,) what the discriminator should say; (n,) classes
     game:Game, # sizes and length
     steps:int, # of both players
     g:torch.Generator, # draws batches and codes
@@ -135,16 +148,23 @@ def play(
 ):
     "Train an autoencoder and a discriminator against each other."
     given, labelled, y = facts
-    hide, seek = (torch.optim.Adam(p, game.lr) for p in ([*players.vae.parameters(), *(players.learner or nn.Identity()).parameters()], players.judge.parameters()))
+    hider = [*players.vae.parameters(), *(players.learner or nn.Identity()).parameters()]
+    hide, seek = (torch.optim.Adam(p, game.lr) for p in (hider, players.judge.parameters()))
     b = min(game.batch, max(2, *map(len, sides)))
     for step in range(steps):
         i = torch.cat([s[torch.randint(len(s), (b,), generator=g, device=g.device)] for s in sides])
-        x, r, rate = show(i), given[i], game.lr * .9 ** (25 * step // steps)
-        for opt, loss in ((hide, lambda: hider_loss(players, x, r, y[i[:b]], game, g)), (seek, lambda: seeker_loss(players, x, r, labelled[i]))):
+        x = show(i)
+        r = given[i]
+        rate = game.lr * .9 ** (25 * step // steps)
+        for opt, loss in ((hide, lambda: hider_loss(players, x, r, y[i[:b]], game, g)),
+                          (seek, lambda: seeker_loss(players, x, r, labelled[i]))):
             with cast(): value = loss()
             for group in opt.param_groups: group["lr"] = rate
-            opt.zero_grad(); value.backward(); opt.step()
-        if step % max(1, steps // 10) == 0: report(f"step {step + 1} of {steps}, discriminator's loss {value:.3f}")
+            opt.zero_grad()
+            value.backward()
+            opt.step()
+        if step % max(1, steps // 10) == 0:
+            report(f"step {step + 1} of {steps}, discriminator's loss {value:.3f}")
 
 # %% ../../nbs/66_adversarial.ipynb #c5a6cdcc
 @torch.inference_mode()
@@ -167,18 +187,27 @@ def unlikeness(
     title:str="VAAL", # in progress lines
 )->np.ndarray: # (unlabelled,) the higher, the less like the labelled images
     "Minus the discriminator's logit for the unlabelled images, after a game."
-    if not len(state.labelled): raise UserError(f"{title} compares with the labelled images, and there are none: label an initial pool first.")
+    if not len(state.labelled):
+        raise UserError(
+            f"{title} compares with the labelled images, and there are none: label an initial pool first.")
     device, precision = (state.model.device, state.model.precision) if state.model else ("cpu", "auto")
-    (x, mean, std), tensor = pool_images(state), lambda a, t: torch.as_tensor(np.asarray(a), dtype=t, device=device)
+    x, mean, std = pool_images(state)
+    def tensor(a, t): return torch.as_tensor(np.asarray(a), dtype=t, device=device)
     if labelled is None: labelled = np.isin(np.arange(state.n), state.labelled)
-    y = np.zeros(state.n, np.int64); y[state.labelled] = state.labels
-    facts = tensor(np.zeros((state.n, 0)) if given is None else given, torch.float32), tensor(labelled, torch.float32), tensor(y, torch.int64)
+    y = np.zeros(state.n, np.int64)
+    y[state.labelled] = state.labels
+    facts = (tensor(np.zeros((state.n, 0)) if given is None else given, torch.float32),
+             tensor(labelled, torch.float32), tensor(y, torch.int64))
     sides, x = [tensor(s, torch.int64) for s in (state.labelled, state.unlabelled)], x.to(device)
-    cast, show = lambda: autocast(device, precision), lambda i: normalise(x[i], mean, std).to(memory_format=torch.channels_last)
+    def cast(): return autocast(device, precision)
+    def show(i): return normalise(x[i], mean, std).to(memory_format=torch.channels_last)
     seed = int(rng.integers(2**62))
-    with seeded("adversary", seed): players = Players(x.shape[1], x.shape[2], game, facts[0].shape[1], classes).to(device, memory_format=torch.channels_last)
-    report = lambda text: state.report(f"{title}: {text}")
-    play(players.train(), show, sides, facts, game, game.steps(state.n), torch.Generator(device).manual_seed(seed), cast, report)
+    with seeded("adversary", seed):
+        players = Players(x.shape[1], x.shape[2], game, facts[0].shape[1], classes)
+        players = players.to(device, memory_format=torch.channels_last)
+    def report(text): return state.report(f"{title}: {text}")
+    play(players.train(), show, sides, facts, game, game.steps(state.n),
+         torch.Generator(device).manual_seed(seed), cast, report)
     return -verdicts(players, show, sides[1], facts[0], cast)
 
 # %% ../../nbs/66_adversarial.ipynb #b851740c
@@ -210,7 +239,8 @@ class LossRanker(Term):
 
     def __init__(self, job):
         super().__init__(job)
-        self.head = nn.Sequential(nn.Linear(job.net.width, 128), nn.ReLU(), nn.Linear(128, 1), nn.Flatten(0)).to(job.device)
+        self.head = nn.Sequential(nn.Linear(job.net.width, 128), nn.ReLU(), nn.Linear(128, 1),
+                                  nn.Flatten(0)).to(job.device)
 
     def parameters(self): return list(self.head.parameters())
 
@@ -234,8 +264,10 @@ def ta_vaal(
     check_budget(k, len(state.unlabelled))
     scored(state, "loss_rank", "a head that ranks images by their loss")
     r = np.asarray(state.all("loss_rank"), np.float64)
-    if np.isnan(r).any(): raise UserError(f"The loss rank of image {int(np.isnan(r).argmax())} is NaN: did the training break?")
-    return state.unlabelled[top_k(unlikeness(state, rng, game, (1 / (1 + np.exp(-r.clip(-500, 500))))[:, None], title="TA-VAAL"), k, rng)]
+    if np.isnan(r).any():
+        raise UserError(f"The loss rank of image {int(np.isnan(r).argmax())} is NaN: did the training break?")
+    rank = 1 / (1 + np.exp(-r.clip(-500, 500)))
+    return state.unlabelled[top_k(unlikeness(state, rng, game, rank[:, None], title="TA-VAAL"), k, rng)]
 
 # %% ../../nbs/66_adversarial.ipynb #595116cb
 def online_uncertainty(
@@ -255,11 +287,14 @@ def sraal(
     rng:np.random.Generator, # weights, batches and codes; breaks ties
     game:Game=QUICK, # sizes and length
 )->np.ndarray: # (k,) pool indices, best first
-    "The `k` images least like the labelled ones, by a discriminator for which certain images count as labelled."
-    check_budget(k, len(state.unlabelled)); check_labels(state)
+    "The `k` images least like the labelled ones, where images that are certain count as labelled."
+    check_budget(k, len(state.unlabelled))
+    check_labels(state)
     says = np.ones(state.n)
     says[state.unlabelled] = 1 - online_uncertainty(check_probs(state("probs"), state.unlabelled))
-    return state.unlabelled[top_k(unlikeness(state, rng, game, labelled=says, classes=state.all("probs").shape[1], title="SRAAL"), k, rng)]
+    classes = state.all("probs").shape[1]
+    score = unlikeness(state, rng, game, labelled=says, classes=classes, title="SRAAL")
+    return state.unlabelled[top_k(score, k, rng)]
 
 # %% ../../nbs/66_adversarial.ipynb #1d746152
 def slope_penalty(
@@ -276,13 +311,18 @@ def slope_penalty(
 # %% ../../nbs/66_adversarial.ipynb #3324c3a0
 class Critic(Term):
     "A critic that measures how far the features of unlabelled images are from those of labelled ones."
-    mu, penalty, lr = 2e-3, 1., 1e-3 # weight of the distance; of the slope penalty; learning rate of the critic
+    mu = 2e-3 # weight of the distance
+    penalty = 1. # weight of the slope penalty
+    lr = 1e-3 # of the critic
 
     def __init__(self, job):
         super().__init__(job)
-        self.net = nn.Sequential(nn.Linear(job.net.width, 50), nn.ReLU(), nn.Linear(50, 1), nn.Sigmoid(), nn.Flatten(0)).to(job.device)
+        self.net = nn.Sequential(nn.Linear(job.net.width, 50), nn.ReLU(), nn.Linear(50, 1), nn.Sigmoid(),
+                                 nn.Flatten(0)).to(job.device)
         self.opt = torch.optim.Adam(self.net.parameters(), self.lr)
-        self.rest, self.g, self.pair = torch.as_tensor(job.unlabelled), job.stream("critic"), None
+        self.rest = torch.as_tensor(job.unlabelled)
+        self.g = job.stream("critic")
+        self.pair = None
 
     def weights(self): return [p.data for p in self.net.parameters()] # it has an optimiser of its own
 
@@ -290,7 +330,8 @@ class Critic(Term):
         if not len(self.rest): return 0.
         job, i = self.job, self.rest[torch.randint(len(self.rest), (len(step.y),), generator=self.g)]
         images = job.data.train.x[i.to(job.data.train.x.device)].to(job.device)
-        other = job.net.embed(normalise(augment(images, job.recipe.augment, self.g), job.data.mean, job.data.std))
+        images = augment(images, job.recipe.augment, self.g)
+        other = job.net.embed(normalise(images, job.data.mean, job.data.std))
         self.pair = step.features.detach().float(), other.detach().float()
         return self.mu * (self.net(other).float().mean() - self.net(step.features).float().mean())
 
@@ -299,7 +340,10 @@ class Critic(Term):
         a, b = self.pair
         t = torch.rand(len(a), 1, generator=self.g).to(a.device)
         loss = self.net(a).mean() - self.net(b).mean() + self.penalty * slope_penalty(self.net, a, b, t)
-        self.opt.zero_grad(); loss.backward(); self.opt.step(); self.opt.zero_grad()
+        self.opt.zero_grad()
+        loss.backward()
+        self.opt.step()
+        self.opt.zero_grad()
 
     def views(self, fit, images, features):
         @torch.inference_mode()
@@ -323,20 +367,27 @@ def waal(
     diversity:float=10, # weight of the critic
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images that are uncertain and, for the critic of the training, far from the labelled ones."
-    check_budget(k, len(state.unlabelled)); check_labels(state)
-    return state.unlabelled[top_k(waal_score(check_probs(state("probs"), state.unlabelled), scored(state, "critic", "a critic of the features"), diversity), k, rng)]
+    check_budget(k, len(state.unlabelled))
+    check_labels(state)
+    p = check_probs(state("probs"), state.unlabelled)
+    critic = scored(state, "critic", "a critic of the features")
+    return state.unlabelled[top_k(waal_score(p, critic, diversity), k, rng)]
 
 # %% ../../nbs/66_adversarial.ipynb #c2037710
 def classifier(
     state:State, # whose model is the trained network
 ): # (n, c, h, w) normalised images -> (n, classes) float32 logits, with gradients
     "The task model as a function of images, in evaluation mode, its weights held fixed."
-    if state.model is None: raise UserError("This state has no model: an adversarial margin needs the gradients of the trained network with respect to the image.")
+    if state.model is None:
+        raise UserError("This state has no model: an adversarial margin needs the gradients of the trained "
+                        "network with respect to the image.")
     fit, net = state.model, state.model.net.eval()
     backbone = fit.folded if fit.folded is not None else net.backbone
     def f(x):
         logits = net.head(backbone(x)).float()
-        if not logits.isfinite().all(): raise UserError("The network gives NaN or infinite logits, so no image has a margin: has the training diverged?")
+        if not logits.isfinite().all():
+            raise UserError("The network gives NaN or infinite logits, so no image has a margin: has the "
+                            "training diverged?")
         return logits
     return f
 
@@ -345,7 +396,8 @@ def _slopes(f, x, k, rivals):
     x = x.detach().requires_grad_()
     logits = f(x)
     gaps = logits.gather(1, rivals) - logits.gather(1, k[:, None])
-    w = [torch.autograd.grad(gaps[:, j].sum(), x, retain_graph=True)[0].flatten(1) for j in range(rivals.shape[1])]
+    w = [torch.autograd.grad(gaps[:, j].sum(), x, retain_graph=True)[0].flatten(1)
+         for j in range(rivals.shape[1])]
     return gaps.detach(), torch.stack(w, 1)
 
 # %% ../../nbs/66_adversarial.ipynb #c4ce392f
@@ -359,7 +411,9 @@ def deepfool_distances(
     "Length of DeepFool's change of each image."
     with torch.no_grad(): order = f(x).argsort(1, descending=True)
     k, rivals = order[:, 0], order[:, 1:1 + (rivals or order.shape[1])]
-    r, flat, todo = torch.zeros_like(x), torch.zeros(len(x), dtype=torch.bool, device=x.device), torch.arange(len(x), device=x.device)
+    r = torch.zeros_like(x)
+    flat = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    todo = torch.arange(len(x), device=x.device)
     for _ in range(steps):
         gaps, w = _slopes(f, x[todo] + (1 + overshoot) * r[todo], k[todo], rivals[todo])
         norm, held = w.norm(dim=2), (gaps < 0).all(1) | (r[todo].flatten(1) == 0).all(1)
@@ -367,7 +421,11 @@ def deepfool_distances(
         best, j = away.min(1)
         flat[todo[held & best.isinf()]] = True
         go = held & best.isfinite()
-        todo, best, j, w, norm = todo[go], best[go], j[go], w[go], norm[go]
+        todo = todo[go]
+        best = best[go]
+        j = j[go]
+        w = w[go]
+        norm = norm[go]
         if not len(todo): break
         i = torch.arange(len(todo), device=x.device)
         r[todo] += ((best / norm[i, j])[:, None] * w[i, j]).view_as(r[todo])
@@ -399,8 +457,10 @@ def nearest_boundary(
     f, fit = classifier(state), state.model
     check_labels(state)
     bytes_ = torch.as_tensor(np.ascontiguousarray(state("images")))
-    show = lambda i: normalise(bytes_[i].to(fit.device), fit.mean, fit.std).float()
-    measure = lambda ids, how: torch.cat([how(f, show(i)) for i in ids.split(batch)]).cpu().numpy() if len(ids) else np.zeros(0)
+    def show(i): return normalise(bytes_[i].to(fit.device), fit.mean, fit.std).float()
+    def measure(ids, how):
+        return (torch.cat([how(f, show(i)) for i in ids.split(batch)]).cpu().numpy() if len(ids)
+                else np.zeros(0))
     ids = torch.arange(len(bytes_))
     if len(ids) > max(candidates, k):
         first = measure(ids, runner_up_distances)
@@ -427,7 +487,9 @@ def bim_distances(
 )->torch.Tensor: # (n,) infinite where the prediction never changes
     "Length of the change after which the prediction is another, in steps of one size for all pixels."
     with torch.no_grad(): y = f(x).argmax(1)
-    eta, far, todo = torch.zeros_like(x), torch.full((len(x),), torch.inf, device=x.device), torch.arange(len(x), device=x.device)
+    eta = torch.zeros_like(x)
+    far = torch.full((len(x),), torch.inf, device=x.device)
+    todo = torch.arange(len(x), device=x.device)
     for _ in range(steps):
         at = (x[todo] + eta[todo]).detach().requires_grad_()
         grad, = torch.autograd.grad(F.cross_entropy(f(at), y[todo], reduction="sum"), at)

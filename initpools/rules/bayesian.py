@@ -25,10 +25,14 @@ def check_draws(
 )->np.ndarray: # p itself
     "Refuse draws that are too few, broken or all the same."
     p = np.asarray(p)
-    if p.ndim != 3: raise UserError(f"Expected one row an image, of {what} by classes, and got an array of shape {p.shape}: lay it out as (images, draws, classes).")
-    if p.shape[1] < 2: raise UserError(f"Disagreement needs at least 2 {what}, and there is {p.shape[1]}: ask for more.")
+    if p.ndim != 3:
+        raise UserError(f"Expected one row an image, of {what} by classes, and got an array of shape "
+                        f"{p.shape}: lay it out as (images, draws, classes).")
+    if p.shape[1] < 2:
+        raise UserError(f"Disagreement needs at least 2 {what}, and there is {p.shape[1]}: ask for more.")
     check_probs(p, ids)
-    if len(p) and np.ptp(p, axis=1).max() < 1e-6: raise UserError(f"All {p.shape[1]} {what} give the same probabilities: {why}")
+    if len(p) and np.ptp(p, axis=1).max() < 1e-6:
+        raise UserError(f"All {p.shape[1]} {what} give the same probabilities: {why}")
     return p
 
 # %% ../../nbs/62_bayesian.ipynb #441edbb9
@@ -40,7 +44,8 @@ def mc_draws(
     if "mc_probs" not in state: raise UserError(
         "This state has no 'mc_probs': a Bayesian strategy asks a network with dropout for several passes. "
         "Train one with dropout, or choose a strategy that needs 'probs' alone.")
-    return check_draws(state("mc_probs"), "passes of MC dropout", "has the network a dropout layer, and was it on?", state.unlabelled)
+    return check_draws(state("mc_probs"), "passes of MC dropout",
+                       "has the network a dropout layer, and was it on?", state.unlabelled)
 
 # %% ../../nbs/62_bayesian.ipynb #3af8cb9b
 def mean_entropy_score(
@@ -62,7 +67,8 @@ def vote_counts(
 )->np.ndarray: # (n, C) votes, each row sums to T
     "How many draws have each class as their most probable one."
     votes, c = p.argmax(-1), p.shape[-1]
-    return np.bincount((votes + c * np.arange(len(p))[:, None]).ravel(), minlength=len(p) * c).reshape(len(p), c)
+    return np.bincount((votes + c * np.arange(len(p))[:, None]).ravel(),
+                       minlength=len(p) * c).reshape(len(p), c)
 
 # %% ../../nbs/62_bayesian.ipynb #6f78307c
 def variation_ratio_score(
@@ -187,14 +193,20 @@ def lazy_greedy(
 )->tuple[np.ndarray, np.ndarray]: # (k,) positions in greedy order, and their (k,) gains
     "Greedy maximisation that refreshes only the gains that lead."
     order = rng.permutation(len(bound))
-    bound, stale, picks, gains = np.array(bound, np.float64)[order], np.zeros(len(order), bool), [], []
+    bound = np.array(bound, np.float64)[order]
+    stale = np.zeros(len(order), bool)
+    picks = []
+    gains = []
     for _ in range(k):
         while stale[best := int(bound.argmax())]:
             lead = np.flatnonzero(stale)
             lead = lead[np.argsort(-bound[lead], kind="stable")[:block]]
             bound[lead], stale[lead] = gain(order[lead]), False
-        picks.append(best); gains.append(bound[best]); add(int(order[best]))
-        bound[best] = -np.inf; stale = np.isfinite(bound)
+        picks.append(best)
+        gains.append(bound[best])
+        add(int(order[best]))
+        bound[best] = -np.inf
+        stale = np.isfinite(bound)
     return order[picks], np.array(gains)
 
 # %% ../../nbs/62_bayesian.ipynb #567b5016
@@ -227,7 +239,8 @@ def batch_bald(
     left = top_k(bald_score(p), min(max(candidates, 2 * k), len(p)), rng)
     while len(picks) < k:
         at = greedy_batch_bald(p[left], min(group, k - len(picks)), rng, configurations)[0]
-        picks.extend(left[at]); left = np.delete(left, at)
+        picks.extend(left[at])
+        left = np.delete(left, at)
     return state.unlabelled[picks]
 
 # %% ../../nbs/62_bayesian.ipynb #10dcaa39
@@ -239,6 +252,8 @@ def power_bald(
 )->np.ndarray: # (k,) pool indices
     "A random batch in which an image's chance is a power of its BALD score."
     check_budget(k, len(state.unlabelled))
-    if not 0 <= beta < np.inf: raise UserError(f"The power of PowerBALD is a finite number, at least 0; {beta} was given.")
+    if not 0 <= beta < np.inf:
+        raise UserError(f"The power of PowerBALD is a finite number, at least 0; {beta} was given.")
     with np.errstate(divide="ignore"): log_score = np.log(bald_score(mc_draws(state)))
-    return state.unlabelled[top_k((beta * log_score if beta else 0) + rng.gumbel(size=len(log_score)), k, rng)]
+    return state.unlabelled[top_k((beta * log_score if beta else 0) + rng.gumbel(size=len(log_score)), k,
+                                  rng)]

@@ -24,7 +24,8 @@ def equal_share(
 )->np.ndarray: # (k,) pool indices
     "Equally many images of each cluster, as far as the clusters reach, drawn uniformly inside."
     ids = state("clusters")
-    return draw_in_groups(state.unlabelled, ids, even_quotas(np.unique(ids, return_counts=True)[1], k, rng), rng)
+    return draw_in_groups(state.unlabelled, ids,
+                          even_quotas(np.unique(ids, return_counts=True)[1], k, rng), rng)
 
 # %% ../../nbs/51_clustered.ipynb #3ce257f8
 def proportional_share(
@@ -45,7 +46,8 @@ def clustered(
 )->State: # the same pool with the view "clusters"
     "Cluster a pool's L2-normalised features by k-means."
     clusters = clusters or state.classes
-    if not clusters: raise UserError("This state does not know its number of classes: say how many clusters to make.")
+    if not clusters:
+        raise UserError("This state does not know its number of classes: say how many clusters to make.")
     ids = kmeans(normalise(state.all("features")), clusters, rng)[1]
     return State(state.n, state.labelled, state.labels, state.classes, clusters=ids)
 
@@ -126,7 +128,7 @@ def unseen(
     return new if new.any() else ~new
 
 def alike_in_one(x, of, held):
-    "Positions in `of` whose rows share with a row of `held` the column that tells these apart best: the rest are no copies."
+    "Positions in `of` of rows that agree with a row of `held` in one column: the rest are no copies."
     if hasattr(x, "streamed"): return np.arange(len(of))
     one = int(np.std(held, axis=0, dtype=np.float64).argmax())
     return np.flatnonzero(np.isin(x[of, one], held[:, one]))
@@ -180,4 +182,5 @@ def core_set(
     "Greedy k-centre: again and again the image farthest from all labelled ones."
     prepare = normalise if unit else np.asarray
     centres = prepare(state("features", state.labelled)) if len(state.labelled) else None
-    return fill_apart(state.unlabelled[k_center(prepare(state("features")), k, rng, centres, device)], state, k, rng)
+    return fill_apart(state.unlabelled[k_center(prepare(state("features")), k, rng, centres, device)],
+                      state, k, rng)

@@ -11,7 +11,8 @@ from scipy.special import entr
 
 from ..core import UserError, check_budget, top_k
 from ..state import State
-from .bayesian import bald_score, check_draws, mean_entropy_score, variation_ratio_score, vote_counts
+from .bayesian import (bald_score, check_draws, mean_entropy_score, variation_ratio_score,
+                                      vote_counts)
 from .uncertainty import check_labels, confidence_score, margin_score
 
 # %% ../../nbs/63_committee.ipynb #cf6b458c
@@ -23,7 +24,9 @@ def committee(
     if "member_probs" not in state: raise UserError(
         "This state has no 'member_probs': a committee strategy asks several networks. "
         "Train at least 2 members, or choose a strategy that needs 'probs' alone.")
-    return check_draws(state("member_probs"), "committee members", "were they trained from the same seed, on batches in the same order?", state.unlabelled)
+    return check_draws(state("member_probs"), "committee members",
+                       "were they trained from the same seed, on batches in the same order?",
+                       state.unlabelled)
 
 # %% ../../nbs/63_committee.ipynb #b54ca35f
 def vote_entropy_score(

@@ -10,7 +10,8 @@ __all__ = ['covered_rows', 'core_set', 'robust_core_set', 'kmeans_features', 'de
 import numpy as np
 
 from ..core import UserError, check_budget, top_k
-from ..geometry import check_features, features_on, gaps, k_center, kmeans, max_herding, normalise, squared_norms
+from ..geometry import (check_features, features_on, gaps, k_center, kmeans, max_herding, normalise,
+                                squared_norms)
 from .clustered import fill_apart, nearest_new, unseen
 from .typical import typiclust
 from ..state import State
@@ -50,15 +51,18 @@ def robust_core_set(
 )->np.ndarray: # (k,) pool indices, in the order picked
     "Greedy k-centre that skips the farthest few."
     check_budget(k, len(state.unlabelled))
-    if not 0 <= outliers < 1: raise UserError(f"The share of outliers lies between 0 and 1; {outliers} was given.")
+    if not 0 <= outliers < 1:
+        raise UserError(f"The share of outliers lies between 0 and 1; {outliers} was given.")
     x, covered = covered_rows(state, view)
     order, z = rng.permutation(len(x)), int(np.ceil(outliers * len(x)))
-    x = features_on(device, x[order]); x2, picks = squared_norms(x), []
+    x = features_on(device, x[order])
+    x2, picks = squared_norms(x), []
     gap = gaps(x, features_on(device, covered), x2) if len(covered) else np.full(len(x), np.inf, np.float32)
     while len(picks) < k:
         at = max(len(x) - 1 - z, len(picks)) # those already picked have gap -1 and come first
         picks.append(int(np.argpartition(gap, at)[at]))
-        gap = np.minimum(gap, gaps(x, x[picks[-1:]], x2)); gap[picks] = -1
+        gap = np.minimum(gap, gaps(x, x[picks[-1:]], x2))
+        gap[picks] = -1
     return fill_apart(state.unlabelled[order[picks]], state, k, rng, view)
 
 # %% ../../nbs/64_coverage.ipynb #f69c79a9
@@ -72,8 +76,10 @@ def kmeans_features(
     "The images nearest to the centres of k clusters."
     check_budget(k, len(state.unlabelled))
     x = check_features(model_features(state, view))
-    if beta is not None and beta < 1: raise UserError(f"beta = {beta} leaves fewer candidates than picks: give 1 or more.")
-    among = np.arange(len(x)) if beta is None else top_k(margin_score(model_probs(state)), min(int(beta * k), len(x)), rng)
+    if beta is not None and beta < 1:
+        raise UserError(f"beta = {beta} leaves fewer candidates than picks: give 1 or more.")
+    among = (np.arange(len(x)) if beta is None
+             else top_k(margin_score(model_probs(state)), min(int(beta * k), len(x)), rng))
     near = nearest_new(x[among], *kmeans(x[among], k, rng), unseen(state, view)[among])
     return fill_apart(state.unlabelled[among[near]], state, k, rng, view)
 
@@ -129,7 +135,8 @@ def cluster_margin(
     check_budget(k, len(state.unlabelled))
     if candidates < 1: raise UserError(f"{candidates} candidates for each pick are too few: give 1 or more.")
     among = top_k(margin_score(model_probs(state)), min(int(candidates * k), len(state.unlabelled)), rng)
-    ids = state("clusters")[among] if "clusters" in state else average_linkage(check_features(model_features(state, view))[among], min(clusters or k, len(among)), rng)
+    ids = (state("clusters")[among] if "clusters" in state else average_linkage(
+        check_features(model_features(state, view))[among], min(clusters or k, len(among)), rng))
     order = state.unlabelled[among[round_robin(ids, len(among), rng)]]
     return fill_apart(order, state, k, rng, view) if view in state else order[:k]
 
@@ -151,14 +158,16 @@ def uncertainty_herding(
     bandwidth:float=None, # h; default: from the labelled images
     temperature:float|str=None, # of the probabilities, see `model_probs`
     view:str="features", # name of the features
-    candidates:int=10_000, # unlabelled images that are covered and may be picked, drawn at random where there are more
+    candidates:int=10_000, # unlabelled images that count and may be picked; drawn at random from more
     device:str="cpu", # where to compute
 )->np.ndarray: # (k,) pool indices, in greedy order
     "Cover what the model doubts; with nothing labelled, MaxHerding."
     check_budget(k, len(state.unlabelled))
-    if bandwidth is not None and not bandwidth > 0: raise UserError(f"The bandwidth is a positive distance; {bandwidth} was given.")
+    if bandwidth is not None and not bandwidth > 0:
+        raise UserError(f"The bandwidth is a positive distance; {bandwidth} was given.")
     x, lab = covered_rows(state, view)
-    among = np.arange(len(x)) if len(x) <= max(candidates, k) else rng.choice(len(x), max(candidates, k), replace=False)
+    among = (np.arange(len(x)) if len(x) <= max(candidates, k)
+             else rng.choice(len(x), max(candidates, k), replace=False))
     u = 1 + margin_score(model_probs(state, temperature))[among] if len(lab) else None
     lab = normalise(lab) if len(lab) else lab
     picks = max_herding(normalise(x[among]), k, rng, bandwidth or label_bandwidth(lab), lab, u, device)

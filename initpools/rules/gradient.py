@@ -44,7 +44,8 @@ def egl(
 )->np.ndarray: # (k,) pool indices, longest first
     "The `k` images whose label is expected to move the last layer most."
     check_budget(k, len(state.unlabelled))
-    return state.unlabelled[top_k(egl_score(model_probs(state, temperature), model_features(state, view)), k, rng)]
+    return state.unlabelled[top_k(egl_score(model_probs(state, temperature), model_features(state, view)), k,
+                                  rng)]
 
 # %% ../../nbs/65_gradient.ipynb #d94f07ec
 def outer_distances(
@@ -97,7 +98,8 @@ def outer_kmeans_plus_plus(
     picks = new = top_k(norms, 1, rng).tolist()
     gap = norms + np.inf
     while len(picks) < k:
-        gap = np.minimum(gap, outer_distances(a, h, norms, new).min(1)); gap[picks] = 0
+        gap = np.minimum(gap, outer_distances(a, h, norms, new).min(1))
+        gap[picks] = 0
         if not gap.any(): break
         new = draw_block(a, h, norms, gap, min(block, k - len(picks)), rng)
         picks = picks + new
@@ -114,7 +116,9 @@ def badge(
     "A batch of long and different gradients: k-means++ seeding on gradient embeddings."
     check_budget(k, len(state.unlabelled))
     view = view or ("projection" if "projection" in state else "features")
-    h, p, new = model_features(state, view), model_probs(state, temperature), unseen(state, view)
+    h = model_features(state, view)
+    p = model_probs(state, temperature)
+    new = unseen(state, view)
     if not new.all(): h, p = h[new], p[new]
     drawn = outer_kmeans_plus_plus(guessed_residual(p).astype(h.dtype), h, min(k, len(h)), rng)
     return fill_apart(state.unlabelled[new][drawn], state, k, rng, view)
@@ -138,7 +142,9 @@ def fisher_form(
     p = np.clip(p, 0, 1, dtype=np.float64)
     if classes == "binary": return np.sqrt(p.max(1) * (1 - p.max(1)))[:, None, None]
     c = p.shape[1] if classes == "all" else classes
-    if not isinstance(c, (int, np.integer)) or c < 1: raise UserError(f"BAIT takes its expectation over 'binary', 'all' or a number of classes, not over {classes!r}.")
+    if not isinstance(c, (int, np.integer)) or c < 1:
+        raise UserError(
+            f"BAIT takes its expectation over 'binary', 'all' or a number of classes, not over {classes!r}.")
     return fisher_factor(p, int(c))
 
 # %% ../../nbs/65_gradient.ipynb #70b6f132
@@ -151,7 +157,8 @@ def fisher_sum(
     out = np.zeros((c, d, c, d))
     for s in range(0, len(l), 2048):
         w, hs = l[s:s+2048] @ l[s:s+2048].transpose(0, 2, 1), h[s:s+2048].astype(np.float64)
-        for i in range(c): out[i] += (hs.T @ (w[:, i, :, None] * hs[:, None]).reshape(len(hs), -1)).reshape(d, c, d)
+        for i in range(c):
+            out[i] += (hs.T @ (w[:, i, :, None] * hs[:, None]).reshape(len(hs), -1)).reshape(d, c, d)
     return out.reshape(c * d, c * d)
 
 # %% ../../nbs/65_gradient.ipynb #abd79cc1
@@ -175,7 +182,8 @@ def quadratic(
     out, step = [], max(1, 2**22 // len(m) // l.shape[1])
     for s in range(0, len(l), step):
         half = project(l[s:s+step], h[s:s+step].astype(np.float64), m)
-        out.append(np.einsum("nrcd,nd,ncq->nrq", half.reshape(len(half), l.shape[2], l.shape[1], -1), h[s:s+step], l[s:s+step], optimize=True))
+        out.append(np.einsum("nrcd,nd,ncq->nrq", half.reshape(len(half), l.shape[2], l.shape[1], -1),
+                             h[s:s+step], l[s:s+step], optimize=True))
     return np.concatenate(out)
 
 # %% ../../nbs/65_gradient.ipynb #eef5adf5
@@ -189,13 +197,17 @@ def fisher_moves(
     rng:np.random.Generator, # breaks ties
 )->tuple[np.ndarray, np.ndarray]: # positions moved, in order; the inverse afterwards
     "Greedy steps of BAIT's objective, forward or backward."
-    k_mat, moved, eye = inv @ target @ inv, [], np.eye(l.shape[2])
+    k_mat = inv @ target @ inv
+    moved = []
+    eye = np.eye(l.shape[2])
     a, b = eye + sign * quadratic(l, h, inv), quadratic(l, h, k_mat)
     for _ in range(moves):
         worth = (b / a)[:, 0, 0] if len(eye) == 1 else np.trace(np.linalg.solve(a, b), axis1=1, axis2=2)
-        worth = sign * worth; worth[moved] = -np.inf
+        worth = sign * worth
+        worth[moved] = -np.inf
         i = int(rng.choice(np.flatnonzero(worth == worth.max())))
-        v, r = np.einsum("cr,d->cdr", l[i], h[i]).reshape(len(inv), -1), np.linalg.cholesky(np.linalg.inv(a[i]))
+        v = np.einsum("cr,d->cdr", l[i], h[i]).reshape(len(inv), -1)
+        r = np.linalg.cholesky(np.linalg.inv(a[i]))
         p, q = inv @ v @ r, k_mat @ v @ r
         z = p @ (r.T @ b[i] @ r) / 2 - sign * q
         inv, k_mat = inv - sign * p @ p.T, k_mat + p @ z.T + z @ p.T
@@ -232,7 +244,9 @@ def bait(
     p, h = model_probs(state), model_features(state, view)
     lab = check_probs(state("probs", state.labelled), state.labelled) if len(state.labelled) else p[:0]
     turn = leading_directions(h, max(1, size // (1 if classes == "binary" else p.shape[1]))).astype(h.dtype)
-    l, h, hl = fisher_form(p, classes), h @ turn, model_features(state, view, state.labelled) @ turn
+    l = fisher_form(p, classes)
+    h = h @ turn
+    hl = model_features(state, view, state.labelled) @ turn
     target, known = fisher_sum(l, h), fisher_sum(fisher_form(lab, classes), hl)
     if released:
         target, known = target + known, known / (len(lab) + k)
@@ -246,7 +260,8 @@ def bait(
         kept = among[forward]
         dropped, _ = fisher_moves(l[kept], h[kept], inv, target, more - k, -1, rng)
     except np.linalg.LinAlgError:
-        raise UserError("BAIT's information matrix is singular to rounding, for the features are too large beside the ridge: scale them down, or give a larger ridge.") from None
+        raise UserError("BAIT's information matrix is singular to rounding, for the features are too large "
+                        "beside the ridge: scale them down, or give a larger ridge.") from None
     return state.unlabelled[np.delete(kept, dropped)]
 
 # %% ../../nbs/65_gradient.ipynb #986bc7d8
@@ -267,12 +282,14 @@ def contextual_diversity(
 )->np.ndarray: # (k,) pool indices, in the order picked
     "Greedy k-centre on the divergence of softmax vectors."
     check_budget(k, len(state.unlabelled))
-    soft = lambda p: (q := np.maximum(p, floor, dtype=np.float64)) / q.sum(1, keepdims=True)
+    def soft(p): return (q := np.maximum(p, floor, dtype=np.float64)) / q.sum(1, keepdims=True)
     p, gap = soft(model_probs(state)), np.full(len(state.unlabelled), np.inf)
-    centres = soft(check_probs(state("probs", state.labelled), state.labelled)) if len(state.labelled) else p[:0]
+    centres = (soft(check_probs(state("probs", state.labelled), state.labelled))
+               if len(state.labelled) else p[:0])
     for s in range(0, len(centres), 512): gap = np.minimum(gap, divergences(p, centres[s:s+512]).min(1))
     picks = []
     for _ in range(k):
         picks.append(int(rng.choice(np.flatnonzero(gap == gap.max()))))
-        gap = np.minimum(gap, divergences(p, p[picks[-1:]])[:, 0]); gap[picks] = -1
+        gap = np.minimum(gap, divergences(p, p[picks[-1:]])[:, 0])
+        gap[picks] = -1
     return state.unlabelled[picks]

@@ -27,7 +27,8 @@ from ..state import State, select_random
 from .adversarial import ranking_loss
 from .coverage import core_set
 from .gradient import badge
-from .uncertainty import check_labels, check_probs, fit_temperature, margin_score, min_margin, model_features, model_probs, scored
+from .uncertainty import (check_labels, check_probs, fit_temperature, margin_score, min_margin,
+                                         model_features, model_probs, scored)
 from ..trainer.terms import Term
 from ..trainer import Compute, Training, embed, fit_many, predict
 
@@ -61,9 +62,12 @@ def cal(
 )->np.ndarray: # (k,) pool indices, the most contrary first
     "The `k` images that disagree most with their labelled neighbours."
     check_budget(k, len(state.unlabelled))
-    if not len(state.labelled): raise UserError("CAL compares with labelled neighbours, and nothing is labelled: buy an initial pool with a sampler first.")
+    if not len(state.labelled):
+        raise UserError("CAL compares with labelled neighbours, and nothing is labelled: buy an initial pool "
+                        "with a sampler first.")
     p, lab = model_probs(state), check_probs(state("probs", state.labelled), state.labelled)
-    near = nearest_labelled(model_features(state, view), model_features(state, view, state.labelled), neighbours)
+    near = nearest_labelled(model_features(state, view),
+                            model_features(state, view, state.labelled), neighbours)
     return state.unlabelled[top_k(contrast_score(p, lab[near]), k, rng)]
 
 # %% ../../nbs/68_learned.ipynb #ce16c901
@@ -89,7 +93,8 @@ def gcn_weights(
     g:torch.Generator, # the draw
 )->list: # W1, b1, W2, b2, all of which can be trained
     "Fresh weights of a graph network with one output."
-    draw = lambda *shape: ((2 * torch.rand(*shape, generator=g, device=g.device) - 1) / shape[-1] ** .5).requires_grad_()
+    def draw(*shape):
+        return ((2 * torch.rand(*shape, generator=g, device=g.device) - 1) / shape[-1] ** .5).requires_grad_()
     return [draw(d, hidden), draw(hidden), draw(hidden, 1), draw(1)]
 
 # %% ../../nbs/68_learned.ipynb #15664998
@@ -106,28 +111,39 @@ def train_gcn(
     "Train a graph network to tell labelled nodes from the others."
     g = torch.Generator(x.device).manual_seed(int(rng.integers(2 ** 62)))
     w1, b1, w2, b2 = ws = gcn_weights(x.shape[1], hidden, g)
-    degree = degrees(x); ax = propagate(x, degree, x)
-    opt, hide = torch.optim.Adam(ws, 1e-3, weight_decay=5e-4, fused=True), lambda: F.relu(ax @ w1 + b1)
-    score = lambda h: (propagate(x, degree, h @ w2) + b2)[:, 0]
+    degree = degrees(x)
+    ax = propagate(x, degree, x)
+    opt = torch.optim.Adam(ws, 1e-3, weight_decay=5e-4, fused=True)
+    def hide(): return F.relu(ax @ w1 + b1)
+    def score(h): return (propagate(x, degree, h @ w2) + b2)[:, 0]
     for e in range(epochs):
         h = hide()
         s = score(h * (torch.rand(h.shape, generator=g, device=x.device) >= dropout) / (1 - dropout))
         loss = F.softplus(-s[known]).mean() + weight * F.softplus(s[~known]).mean()
-        opt.zero_grad(); loss.backward(); opt.step()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
         if (e + 1) % 50 == 0: report(f"graph network: step {e + 1}/{epochs}, loss {loss:.3f}")
-    with torch.no_grad(): h = hide(); s = score(h)
+    with torch.no_grad():
+        h = hide()
+        s = score(h)
     return tuple(t.cpu().numpy() for t in (torch.sigmoid(s), h, s))
 
 # %% ../../nbs/68_learned.ipynb #8e7f5122
 def _graph(state, k, rng, candidates, view):
     "Candidates; confidences, hidden units and logits of candidates and labelled images in this order."
     check_budget(k, len(state.unlabelled))
-    if not len(state.labelled): raise UserError("A graph network learns to tell labelled from unlabelled images, and nothing is labelled: buy an initial pool with a sampler first.")
+    if not len(state.labelled):
+        raise UserError("A graph network learns to tell labelled from unlabelled images, and nothing is "
+                        "labelled: buy an initial pool with a sampler first.")
     size = max(candidates, k)
-    among = np.arange(len(state.unlabelled)) if len(state.unlabelled) <= size else rng.choice(len(state.unlabelled), size, replace=False)
-    x = normalise(np.concatenate([model_features(state, view)[among], model_features(state, view, state.labelled)]).astype(np.float32))
+    among = (np.arange(len(state.unlabelled)) if len(state.unlabelled) <= size
+             else rng.choice(len(state.unlabelled), size, replace=False))
+    x = np.concatenate([model_features(state, view)[among], model_features(state, view, state.labelled)])
+    x = normalise(x.astype(np.float32))
     device = state.model.device if state.model else "cpu"
-    return among, *train_gcn(torch.as_tensor(x, device=device), torch.arange(len(x), device=device) >= len(among), rng, report=state.report)
+    return (among, *train_gcn(torch.as_tensor(x, device=device),
+                              torch.arange(len(x), device=device) >= len(among), rng, report=state.report))
 
 # %% ../../nbs/68_learned.ipynb #c05232ee
 def uncertain_gcn(
@@ -187,7 +203,8 @@ def watch(
     "Hand on the mean over space of what modules give."
     def hook(i):
         def listen(module, args, out):
-            if isinstance(out, torch.Tensor) and module.training == training: keep(i, out.float().flatten(2).mean(2) if out.ndim > 2 else out.float())
+            if isinstance(out, torch.Tensor) and module.training == training:
+                keep(i, out.float().flatten(2).mean(2) if out.ndim > 2 else out.float())
         return listen
     return [m.register_forward_hook(hook(i)) for i, m in enumerate(modules)]
 
@@ -199,9 +216,11 @@ def stages(
 )->dict: # channels -> the last layer with maps of so many
     "The stages of a backbone."
     seen = []
-    hook = lambda m, args, out: seen.append((out.shape[1], m)) if isinstance(out, torch.Tensor) and out.ndim == 4 else None
+    def hook(m, args, out):
+        return seen.append((out.shape[1], m)) if isinstance(out, torch.Tensor) and out.ndim == 4 else None
     handles = [m.register_forward_hook(hook) for m in layers(backbone)]
-    width = backbone.eval()(x).shape[1]; backbone.train()
+    width = backbone.eval()(x).shape[1]
+    backbone.train()
     for h in handles: h.remove()
     return dict(seen) or {width: backbone}
 
@@ -213,21 +232,26 @@ class LossHead(nn.Module):
         hidden:int=128, # units for each
     ):
         super().__init__()
-        self.each, self.out = nn.ModuleList(nn.Linear(c, hidden) for c in channels), nn.Linear(hidden * len(channels), 1)
+        self.each = nn.ModuleList(nn.Linear(c, hidden) for c in channels)
+        self.out = nn.Linear(hidden * len(channels), 1)
 
-    def forward(self, means): return self.out(torch.cat([F.relu(f(m)) for f, m in zip(self.each, means)], 1))[:, 0]
+    def forward(self, means):
+        return self.out(torch.cat([F.relu(f(m)) for f, m in zip(self.each, means)], 1))[:, 0]
 
 # %% ../../nbs/68_learned.ipynb #58ef619e
 class LossPrediction(Term):
     "A head that learns which of two images has the higher loss."
-    ranking, weight, share = staticmethod(margin_ranking), 1., .6 # of the objective; of the epochs whose gradient reaches the backbone
+    ranking = staticmethod(margin_ranking)
+    weight = 1. # in the objective
+    share = .6 # of the epochs, whose gradient reaches the backbone
 
     def __init__(self, job):
         super().__init__(job)
         found = stages(job.net.backbone, torch.zeros(2, *job.data.train.x.shape[1:], device=job.device))
         self.modules, self.means = list(found.values()), {}
         self.head = LossHead(list(found)).to(job.device)
-        watch(self.modules, self.means.setdefault, True) # the first pass of a step is the labelled batch; others, such as FixMatch's, come after
+        # the first pass of a step is the labelled batch; others, such as FixMatch's, come after
+        watch(self.modules, self.means.setdefault, True)
 
     def parameters(self): return list(self.head.parameters())
 
@@ -272,7 +296,8 @@ def squared_risk(
     y:torch.Tensor, # (b,) classes
 )->torch.Tensor: # (b,)
     "Expected squared error."
-    s = alpha.sum(1, keepdim=True); p = alpha / s
+    s = alpha.sum(1, keepdim=True)
+    p = alpha / s
     return ((F.one_hot(y, alpha.shape[1]) - p).square() + p * (1 - p) / (s + 1)).sum(1)
 
 def log_risk(
@@ -288,12 +313,15 @@ def dirichlet_divergence(
 )->torch.Tensor: # (b,) nats
     "Kullback-Leibler divergence from the uniform Dirichlet."
     s, c = alpha.sum(1, keepdim=True), torch.tensor(float(alpha.shape[1]))
-    return (torch.lgamma(s) - torch.lgamma(c) - torch.lgamma(alpha).sum(1, keepdim=True) + ((alpha - 1) * (torch.digamma(alpha) - torch.digamma(s))).sum(1, keepdim=True))[:, 0]
+    return (torch.lgamma(s) - torch.lgamma(c) - torch.lgamma(alpha).sum(1, keepdim=True)
+            + ((alpha - 1) * (torch.digamma(alpha) - torch.digamma(s))).sum(1, keepdim=True))[:, 0]
 
 # %% ../../nbs/68_learned.ipynb #0c7c455d
 class Evidential(Term):
     "The expected squared error of a Dirichlet, and a pull towards knowing nothing."
-    supervised, risk, ramp = False, staticmethod(squared_risk), 10 # passes over the pool until the pull has its full weight
+    supervised = False
+    risk = staticmethod(squared_risk)
+    ramp = 10 # passes over the pool until the pull has its full weight
 
     def __init__(self, job):
         super().__init__(job)
@@ -306,7 +334,7 @@ class Evidential(Term):
         return (self.risk(alpha, step.y) + pull).mean()
 
     def views(self, fit, images, features):
-        alpha = lambda: (F.softplus(predict(fit, features())) + 1).cpu().numpy()
+        def alpha(): return (F.softplus(predict(fit, features())) + 1).cpu().numpy()
         return {"dirichlet": alpha, "probs": lambda: (a := alpha()) / a.sum(1, keepdims=True)}
 
 # %% ../../nbs/68_learned.ipynb #6a16b24e
@@ -317,9 +345,13 @@ def deal(
     by:str="margin", # "margin" of the mean, or "vacuity"
 )->np.ndarray: # (k,) pool indices, most uncertain first
     "The `k` images for which there is the least, or the most divided, evidence."
-    check_budget(k, len(state.unlabelled)); check_labels(state)
-    if by not in ("margin", "vacuity"): raise UserError(f"DEAL ranks by 'margin' or 'vacuity', not by {by!r}.")
-    if "dirichlet" not in state: raise UserError("This state has no 'dirichlet': it comes from evidential training, which is part of the strategy's entry and has to be part of the training.")
+    check_budget(k, len(state.unlabelled))
+    check_labels(state)
+    if by not in ("margin", "vacuity"):
+        raise UserError(f"DEAL ranks by 'margin' or 'vacuity', not by {by!r}.")
+    if "dirichlet" not in state:
+        raise UserError("This state has no 'dirichlet': it comes from evidential training, which is part of "
+                        "the strategy's entry and has to be part of the training.")
     a = np.asarray(state("dirichlet"), np.float64)
     p = check_probs(a / a.sum(1, keepdims=True), state.unlabelled)
     return state.unlabelled[top_k(margin_score(p) if by == "margin" else 1 / a.sum(1), k, rng)]
@@ -339,12 +371,14 @@ class Snapshot(Term):
         if self.steps == self.at: self.past = copy.deepcopy(self.job.net.state_dict())
 
     def discrepancy(self, fit, images, features):
-        net = copy.deepcopy(fit.net); net.load_state_dict(self.past)
+        net = copy.deepcopy(fit.net)
+        net.load_state_dict(self.past)
         then = replace(fit, net=net, folded=None)
         now, before = predict(fit, features()).softmax(1), predict(then, embed(then, images)).softmax(1)
         return ((now - before).square().sum(1) / 2).float().cpu().numpy()
 
-    def views(self, fit, images, features): return {"discrepancy": lambda: self.discrepancy(fit, images, features)}
+    def views(self, fit, images, features):
+        return {"discrepancy": lambda: self.discrepancy(fit, images, features)}
 
 # %% ../../nbs/68_learned.ipynb #42052eeb
 def discrepancy(
@@ -359,25 +393,33 @@ def discrepancy(
 # %% ../../nbs/68_learned.ipynb #b70db830
 class Discrepancy(Snapshot):
     "A slow average of the weights as a teacher, on labelled and unlabelled images."
-    trains, weight, decay = True, .05, .999
+    trains = True
+    weight = .05
+    decay = .999
 
     def __init__(self, job):
         super().__init__(job)
-        self.teacher, self.g, self.ids = copy.deepcopy(job.net).requires_grad_(False).train(), job.stream("unlabelled"), torch.as_tensor(job.unlabelled)
+        self.teacher = copy.deepcopy(job.net).requires_grad_(False).train()
+        self.g = job.stream("unlabelled")
+        self.ids = torch.as_tensor(job.unlabelled)
 
     def loss(self, step):
         student, teacher = [step.logits], [self.teacher(step.x).float()]
         if len(self.ids):
-            picked = self.job.data.train[self.ids[torch.randint(len(self.ids), (len(step.y),), generator=self.g)]].x.to(self.job.device)
-            u = normalised(augment(picked, self.job.recipe.augment, self.g), self.job.data.mean, self.job.data.std)
-            student.append(self.job.net(u).float()); teacher.append(self.teacher(u).float())
+            i = self.ids[torch.randint(len(self.ids), (len(step.y),), generator=self.g)]
+            picked = self.job.data.train[i].x.to(self.job.device)
+            u = normalised(augment(picked, self.job.recipe.augment, self.g), self.job.data.mean,
+                           self.job.data.std)
+            student.append(self.job.net(u).float())
+            teacher.append(self.teacher(u).float())
         return self.weight * sum(F.mse_loss(s, t) for s, t in zip(student, teacher))
 
     def after_step(self):
         super().after_step()
         keep = min(1 - 1 / (self.steps + 1), self.decay)
         with torch.no_grad():
-            for t, s in zip(self.teacher.parameters(), self.job.net.parameters()): t.mul_(keep).add_(s, alpha=1 - keep)
+            for t, s in zip(self.teacher.parameters(), self.job.net.parameters()):
+                t.mul_(keep).add_(s, alpha=1 - keep)
 
 # %% ../../nbs/68_learned.ipynb #154e37ad
 def held_out_temperature(
@@ -394,15 +436,18 @@ class Calibration(Term):
 
     def temperature(self, fit):
         job, m = self.job, len(self.job.labelled)
-        held, rest = job.labelled[torch.randperm(m, generator=job.stream("held out"))].split([int(self.share * m), m - int(self.share * m)])
+        held, rest = job.labelled[torch.randperm(m, generator=job.stream("held out"))].split(
+            [int(self.share * m), m - int(self.share * m)])
         if not len(held): return 1.
         self.report(f"calibration: a second network, on {len(rest)} of {m} labelled images")
         recipe, name = replace(job.recipe, keep="last"), (*job.name, "second")
         training = Training(recipe, rest, name, pool=job.pool, dropout=fit.net.dropout.p)
         second, = fit_many([training], job.data, Compute(fit.device, fit.precision))
-        return held_out_temperature(predict(second, embed(second, job.data.train[held])).cpu().numpy(), job.data.train.y[held].cpu().numpy())
+        return held_out_temperature(predict(second, embed(second, job.data.train[held])).cpu().numpy(),
+                                    job.data.train.y[held].cpu().numpy())
 
-    def views(self, fit, images, features): return {"temperature": lambda: np.full(len(images), self.temperature(fit))}
+    def views(self, fit, images, features):
+        return {"temperature": lambda: np.full(len(images), self.temperature(fit))}
 
 # %% ../../nbs/68_learned.ipynb #155e7b36
 def batches_bought(
@@ -446,7 +491,8 @@ def arm_rewards(
         mine, before = start + np.flatnonzero(owner == a), np.arange(start)
         others = np.setdiff1d(np.arange(start, len(h)), mine)
         if not len(others): continue
-        base, with_it = (ridge_error(h[i], y[i], h[others], y[others]) for i in (before, np.append(before, mine)))
+        base, with_it = (ridge_error(h[i], y[i], h[others], y[others])
+                         for i in (before, np.append(before, mine)))
         out[a] = (base - with_it) / max(base, 1e-12)
     return out
 
@@ -490,7 +536,8 @@ def adaptive(
     view:str=None, # features that judge the arms, see `model_features`
 )->np.ndarray: # (k,) pool indices; the order says whose they are
     "A batch dealt out among rules, more of it to those whose labels were good for more."
-    check_budget(k, len(state.unlabelled)); check_labels(state)
+    check_budget(k, len(state.unlabelled))
+    check_labels(state)
     weights = arm_weights(state, k, len(arms), share, view)
     state.report("adaptive: " + ", ".join(f"{n} {w:.2f}" for n, w in zip(arms, weights)))
     first = owners(k, len(arms), share, len(batches_bought(len(state.labelled), k)))

@@ -76,7 +76,9 @@ def binned(
 )->np.ndarray: # (k,) pool indices, bin after bin from the hardest
     "The hardest of each bin of the ranking, and the easiest of the last."
     check_budget(k, len(state.unlabelled))
-    if not 2 <= bins <= len(state.unlabelled): raise UserError(f"{len(state.unlabelled)} images cannot be cut into {bins} bins: ask for 2 to {len(state.unlabelled)}.")
+    if not 2 <= bins <= len(state.unlabelled):
+        raise UserError(f"{len(state.unlabelled)} images cannot be cut into {bins} bins: ask for 2 to "
+                        f"{len(state.unlabelled)}.")
     *upper, last = np.array_split(hardest(state, len(state.unlabelled), rng), bins)
     quotas = [k // bins + (i < k % bins) for i in range(bins)]
     return np.concatenate([b[:q] for b, q in zip(upper, quotas)] + [last[len(last) - quotas[-1]:]])
@@ -89,15 +91,20 @@ MAPS = dict(
 )
 
 def depth(
-    state:State, # needs the view "dynamics": (n, 2) mean and standard deviation of the confidence over the epochs
+    state:State, # needs the view "dynamics": (n, 2) mean and spread of the confidence over the epochs
     region:str, # "easy", "hard" or "ambiguous"
 )->np.ndarray: # (unlabelled,) the larger, the deeper in the region
     "How deep each unlabelled image lies in a region of the training map."
-    if region not in MAPS: raise UserError(f"A training map has the regions {', '.join(MAPS)}; there is no {region!r}.")
+    if region not in MAPS:
+        raise UserError(f"A training map has the regions {', '.join(MAPS)}; there is no {region!r}.")
     d = np.asarray(state("dynamics"), np.float64)
-    if d.ndim != 2 or d.shape[1] != 2: raise UserError(f"A training map holds two numbers an image, mean and spread of its confidence; this one has the shape {d.shape}.")
+    if d.ndim != 2 or d.shape[1] != 2:
+        raise UserError("A training map holds two numbers an image, mean and spread of its confidence; this "
+                        f"one has the shape {d.shape}.")
     bad = np.flatnonzero(~np.isfinite(d).all(1))
-    if len(bad): raise UserError(f"The training map of image {state.unlabelled[bad[0]]} is not finite ({len(bad)} such images): record it anew.")
+    if len(bad):
+        raise UserError(f"The training map of image {state.unlabelled[bad[0]]} is not finite ({len(bad)} "
+                        "such images): record it anew.")
     return MAPS[region](d)
 
 # %% ../../nbs/50_ranked.ipynb #3c703a7a

@@ -33,7 +33,8 @@ def embedding_factors(
     "What similarities are computed from."
     h = unit_rows(model_features(state, view, of))
     if embedding == "features": return h,
-    if embedding != "gradient": raise UserError(f"Similarities come from 'features' or from the 'gradient', not from {embedding!r}.")
+    if embedding != "gradient":
+        raise UserError(f"Similarities come from 'features' or from the 'gradient', not from {embedding!r}.")
     check_labels(state)
     a = guessed_residual(p := check_probs(state("probs", of), of))
     label = dict(zip(state.labelled.tolist(), state.labels.tolist()))
@@ -57,7 +58,9 @@ class FacilityLocation:
         floor:np.ndarray=0., # (rows,) what is represented already
         modular:np.ndarray=0., # (n,) worth of each candidate by itself
     ):
-        self.s, self.best, self.modular = s, np.zeros(len(s)) + floor, np.zeros(s.shape[1]) + modular
+        self.s = s
+        self.best = np.zeros(len(s)) + floor
+        self.modular = np.zeros(s.shape[1]) + modular
 
     def gain(self, c): return np.maximum(self.s[:, c] - self.best[:, None], 0).sum(0) + self.modular[c]
     def add(self, i): self.best = np.maximum(self.best, self.s[:, i])
@@ -70,7 +73,9 @@ class GraphCut:
         modular:np.ndarray, # (n,) worth of each candidate by itself
         trade:float=.5, # lambda, the price of similarity inside the set
     ):
-        self.s, self.trade, self.now = s, trade, modular - trade * np.diag(s)
+        self.s = s
+        self.trade = trade
+        self.now = modular - trade * np.diag(s)
 
     def gain(self, c): return self.now[c]
     def add(self, i): self.now = self.now - 2 * self.trade * self.s[i]
@@ -93,7 +98,9 @@ class LogDet:
         s:np.ndarray, # (n, n) similarities of the candidates
         epsilon:float=1e-2, # added to the diagonal
     ):
-        self.s, self.rows, self.left = s, np.empty((0, len(s))), np.diag(s) + epsilon
+        self.s = s
+        self.rows = np.empty((0, len(s)))
+        self.left = np.diag(s) + epsilon
 
     def gain(self, c): return np.log(np.maximum(self.left[c], 1e-12))
     def add(self, i):
@@ -105,7 +112,9 @@ class Difference:
     "One function minus another."
     def __init__(self, a, b): self.a, self.b = a, b
     def gain(self, c): return self.a.gain(c) - self.b.gain(c)
-    def add(self, i): self.a.add(i); self.b.add(i)
+    def add(self, i):
+        self.a.add(i)
+        self.b.add(i)
 
 # %% ../../nbs/67_submodular.ipynb #5cbcde21
 def candidate_factors(
@@ -177,7 +186,9 @@ def rarest_labelled(
     state:State, # with labels
 )->np.ndarray: # pool indices
     "The labelled images of the class with the fewest labels, of those that have any."
-    if not len(state.labels): raise UserError("Nothing is labelled, so that there is no example of what is sought: label some images first, or give `queries`.")
+    if not len(state.labels):
+        raise UserError("Nothing is labelled, so that there is no example of what is sought: label some "
+                        "images first, or give `queries`.")
     classes, counts = np.unique(state.labels, return_counts=True)
     return state.labelled[state.labels == classes[counts.argmin()]]
 
@@ -193,7 +204,9 @@ def query_similarities(
 )->tuple: # pool indices (n,), s (n, n), to the queries (n, q), of the queries (q, q)
     "The similarities that mutual information needs."
     q = rarest_labelled(state) if queries is None else np.asarray(queries, np.int64)
-    if not len(q): raise UserError("The query set is empty: give the pool indices of at least one image of the kind that is sought.")
+    if not len(q):
+        raise UserError(
+            "The query set is empty: give the pool indices of at least one image of the kind that is sought.")
     among, f, _ = candidate_factors(state, k, rng, candidates, embedding, view)
     g = embedding_factors(state, q, embedding, view)
     return among, similarity(f, f), similarity(f, g), similarity(g, g)
@@ -213,8 +226,10 @@ def facility_location_mi(
     "Representatives of what resembles the queries."
     among, s, to_q, _ = query_similarities(state, k, rng, queries, candidates, embedding, view)
     near = eta * to_q.max(1)
-    if over not in ("queries", "pool"): raise UserError(f"Facility location runs over 'queries' or the 'pool', not over {over!r}.")
-    fl = FacilityLocation(to_q.T, 0., near) if over == "queries" else FacilityLocation(np.minimum(s, near[:, None]))
+    if over not in ("queries", "pool"):
+        raise UserError(f"Facility location runs over 'queries' or the 'pool', not over {over!r}.")
+    fl = (FacilityLocation(to_q.T, 0., near) if over == "queries"
+          else FacilityLocation(np.minimum(s, near[:, None])))
     return among[lazy_greedy(fl.gain, fl.add, fl.gain(np.arange(len(s))), k, rng)[0]]
 
 # %% ../../nbs/67_submodular.ipynb #f93f9472

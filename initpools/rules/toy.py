@@ -79,11 +79,16 @@ def show_picks(
     "What a strategy chose, in the plane."
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(3.4, 3), layout="constrained")[1]
-    u, l, p = state("x"), state("x", state.labelled), state("x", picks)
-    ax.scatter(*u.T, s=9, linewidths=0, **(dict(color="#bbbbbb") if score is None else dict(c=score, cmap="viridis")))
-    ax.scatter(*l.T, c=np.array(["#ee7733", "#0077bb", "#cc3377"])[state.labels % 3], marker="s", s=30, edgecolors="k", linewidths=.6)
+    u = state("x")
+    l = state("x", state.labelled)
+    p = state("x", picks)
+    ax.scatter(*u.T, s=9, linewidths=0,
+               **(dict(color="#bbbbbb") if score is None else dict(c=score, cmap="viridis")))
+    ax.scatter(*l.T, c=np.array(["#ee7733", "#0077bb", "#cc3377"])[state.labels % 3], marker="s", s=30,
+               edgecolors="k", linewidths=.6)
     ax.scatter(*p.T, facecolors="none", edgecolors="#dd2200", s=60, linewidths=1.4)
-    for i, q in enumerate(p, 1): ax.annotate(i, q, fontsize=6, xytext=(4, 3), textcoords="offset points", color="#dd2200")
+    for i, q in enumerate(p, 1):
+        ax.annotate(i, q, fontsize=6, xytext=(4, 3), textcoords="offset points", color="#dd2200")
     ax.set(title=title, xticks=[], yticks=[])
     return ax
 
@@ -105,7 +110,7 @@ def dots(
 )->np.ndarray: # (n, size, size) uint8
     "Each point as the picture of a soft dot."
     places = np.linspace(-4, 4, size)
-    along = lambda v: np.exp(-(v[:, None] - places)**2 / (2 * sigma**2))
+    def along(v): return np.exp(-(v[:, None] - places)**2 / (2 * sigma**2))
     return (255 * along(points[:, 1])[:, ::-1, None] * along(points[:, 0])[:, None]).round().astype(np.uint8)
 
 def dot_dataset(
@@ -115,7 +120,8 @@ def dot_dataset(
     "Two Gaussians as a data set of pictures."
     (x, y), (u, v) = two_gaussians(rng, n), two_gaussians(rng, n)
     train = pair(dots(x), y, ("left", "right"))
-    return Dataset("two Gaussians", train, pair(dots(u), v, ("left", "right")), *channel_statistics(train.x)), x
+    return (Dataset("two Gaussians", train, pair(dots(u), v, ("left", "right")),
+                    *channel_statistics(train.x)), x)
 
 # %% ../../nbs/59_toy.ipynb #9bfca3f9
 def show_map(
@@ -135,5 +141,6 @@ def show_map(
     ax.contour(side, side, p, levels=[.5], colors="k", linewidths=1)
     ax.scatter(*points.T, s=3, c=colours[y], alpha=.35, linewidths=0, rasterized=True)
     ax.scatter(*points[chosen].T, s=16, c=colours[y[chosen]], edgecolors="k", linewidths=.6)
-    ax.set(xticks=[], yticks=[], xlim=(-4, 4), ylim=(-4, 4)); ax.set_title(title, fontsize=8)
+    ax.set(xticks=[], yticks=[], xlim=(-4, 4), ylim=(-4, 4))
+    ax.set_title(title, fontsize=8)
     return ax

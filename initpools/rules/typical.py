@@ -13,7 +13,8 @@ import torch
 
 from ..core import UserError, check_budget, pick_device, top_k
 from ..state import State
-from ..geometry import (blocks, cosine, facility_location, gaps, kmeans, kmeans_plus_plus, knn, max_coverage,
+from ..geometry import (blocks, cosine, facility_location, gaps, kmeans, kmeans_plus_plus, knn,
+                                max_coverage,
                                 max_herding, normalise, products, row_keys, squared_norms)
 from .clustered import fill_apart, unseen
 
@@ -63,7 +64,8 @@ def typiclust(
     while len(picked) < k and any(len(m) for m in left.values()):
         for c in [c for c, m in left.items() if len(m)][:k - len(picked)]:
             best = left[c][top_k(typicality(x[left[c]], neighbours), 1, rng)[0]]
-            picked.append(best); left[c] = left[c][keys[left[c]] != keys[best]]
+            picked.append(best)
+            left[c] = left[c][keys[left[c]] != keys[best]]
     return fill_apart(picked, state, k, rng)
 
 # %% ../../nbs/52_typical.ipynb #8b6a3f5c
@@ -74,7 +76,9 @@ def pure_radius(
     device:str="cpu", # where to compute
 )->float: # Euclidean distance
     "The largest radius at which a share `alpha` of all balls holds one pseudo-label only."
-    if len(np.unique(ids)) < 2: raise UserError("All images share one pseudo-label, so that balls of any size are pure: give the radius yourself.")
+    if len(np.unique(ids)) < 2:
+        raise UserError("All images share one pseudo-label, so that balls of any size are pure: give the "
+                        "radius yourself.")
     t, other = torch.from_numpy(x).to(pick_device(device)), np.empty(len(x), np.float32)
     for c in np.unique(ids): other[ids == c] = gaps(t[np.flatnonzero(ids == c)], t[np.flatnonzero(ids != c)])
     return float(np.sqrt(np.sort(other)[int((1 - alpha) * len(x) + 1e-9)]))
@@ -117,7 +121,8 @@ def maxherding(
 )->np.ndarray: # (k,) pool indices in the order picked
     "The images that serve the pool best by a Gaussian similarity."
     rows, centres = unit_features(state)
-    return fill_apart(state.unlabelled[max_herding(rows, k, rng, bandwidth, centres, device=device)], state, k, rng)
+    return fill_apart(state.unlabelled[max_herding(rows, k, rng, bandwidth, centres, device=device)],
+                      state, k, rng)
 
 # %% ../../nbs/52_typical.ipynb #86854486
 def facility(
@@ -128,7 +133,8 @@ def facility(
 )->np.ndarray: # (k,) pool indices in the order picked
     "The images that serve the pool best by cosine similarity."
     rows, centres = unit_features(state)
-    return fill_apart(state.unlabelled[facility_location(rows, k, rng, cosine(), centres, device=device)], state, k, rng)
+    return fill_apart(state.unlabelled[facility_location(rows, k, rng, cosine(), centres, device=device)],
+                      state, k, rng)
 
 # %% ../../nbs/52_typical.ipynb #33f4cbc2
 def medoid(
@@ -147,7 +153,8 @@ def nearest_centre(
 )->np.ndarray: # (n,) position of the nearest centre
     "Which centre is nearest to each row."
     c2 = centres.norm(dim=1).square()
-    return np.concatenate([(products(x[s], -2 * centres) + c2).argmin(1).cpu().numpy() for s in blocks(len(x), 2**22 // len(centres))])
+    return np.concatenate([(products(x[s], -2 * centres) + c2).argmin(1).cpu().numpy()
+                           for s in blocks(len(x), 2**22 // len(centres))])
 
 # %% ../../nbs/52_typical.ipynb #3ff6c88d
 def kmedoids(
@@ -158,7 +165,9 @@ def kmedoids(
 )->np.ndarray: # (k,) pool indices
     "Images that minimise the sum of distances to the nearest of them, by alternation."
     rows, centres = unit_features(state)
-    picked, x, fixed = kmeans_plus_plus(rows, k, rng, centres), torch.from_numpy(rows), torch.from_numpy(centres)
+    picked = kmeans_plus_plus(rows, k, rng, centres)
+    x = torch.from_numpy(rows)
+    fixed = torch.from_numpy(centres)
     for _ in range(niter):
         near = nearest_centre(x, torch.cat([x[picked], fixed]))
         near[picked] = np.arange(k)  # a medoid stays in its own cluster, duplicates or not
@@ -174,7 +183,8 @@ def activeft_loss(
     tau:float=.07, # temperature
 )->torch.Tensor: # scalar
     "The ActiveFT loss; no gradient flows through the other points."
-    with torch.no_grad(): c = torch.cat([(f[s] @ theta.T).argmax(1) for s in blocks(len(f), 2**24 // len(theta))])
+    with torch.no_grad():
+        c = torch.cat([(f[s] @ theta.T).argmax(1) for s in blocks(len(f), 2**24 // len(theta))])
     near = (f * theta[c]).sum(1) / tau
     apart = torch.logsumexp(theta.detach() @ theta.T / tau, 0)
     return (torch.logaddexp(near, apart[c]) - near).mean()
@@ -196,9 +206,12 @@ def activeft(
     adam = torch.optim.Adam([theta], lr=lr)
     for _ in range(steps):
         loss = activeft_loss(f, torch.cat([torch.nn.functional.normalize(theta), fixed]), tau)
-        adam.zero_grad(); loss.backward(); adam.step()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
     theta = torch.nn.functional.normalize(theta).detach()
-    return fill_apart(state.unlabelled[nearest_unused(f, theta, row_keys(state("features")), unseen(state))], state, k, rng)
+    return fill_apart(state.unlabelled[nearest_unused(f, theta, row_keys(state("features")), unseen(state))],
+                      state, k, rng)
 
 # %% ../../nbs/52_typical.ipynb #71fb70d5
 def nearest_unused(
@@ -212,7 +225,8 @@ def nearest_unused(
     for t in theta:
         if not free.any(): break
         bar = torch.as_tensor(np.where(free, 0, -np.inf), dtype=f.dtype, device=f.device)
-        picked.append(int((products(f, t[None])[:, 0] + bar).argmax())); free &= keys != keys[picked[-1]]
+        picked.append(int((products(f, t[None])[:, 0] + bar).argmax()))
+        free &= keys != keys[picked[-1]]
     return np.array(picked, np.int64)
 
 # %% ../../nbs/52_typical.ipynb #b66ec2d5
@@ -224,7 +238,9 @@ def usl_regulariser(
     horizon:float, # squared distance beyond which a pick does not count
 )->np.ndarray: # (n,)
     "Sum over other clusters' picks of an inverse power of the distance."
-    x2, p2, out = squared_norms(x), squared_norms(picks), np.zeros(len(x))
+    x2 = squared_norms(x)
+    p2 = squared_norms(picks)
+    out = np.zeros(len(x))
     for s in blocks(len(x), 2**22 // len(picks)):
         d2 = products(x[s], -2 * picks).cpu().numpy() + p2 + x2[s, None]
         near = np.where(d2 < horizon, np.maximum(d2, 1e-6), np.inf) ** -alpha

@@ -21,7 +21,9 @@ def check_probs(
 )->np.ndarray: # p itself
     "Refuse what is not a probability vector, and name the first image that has one."
     p = np.asarray(p)
-    if p.ndim < 2 or p.shape[-1] < 2: raise UserError(f"Probabilities of shape {p.shape} have fewer than two classes along the last axis: give one column per class.")
+    if p.ndim < 2 or p.shape[-1] < 2:
+        raise UserError(f"Probabilities of shape {p.shape} have fewer than two classes along the last axis: "
+                        "give one column per class.")
     if not len(p): return p
     sums, low = p.sum(-1, dtype=np.float64).reshape(len(p), -1), p.reshape(len(p), -1).min(1)
     for bad, what in [(~np.isfinite(sums), "hold NaN or infinity: has the training diverged?"),
@@ -38,8 +40,9 @@ def check_labels(
 ):
     "Refuse a labelled set of one class only: its model has nothing to be uncertain about."
     if len(state.labels) and len(np.unique(state.labels)) == 1:
-        raise UserError(f"All {len(state.labels)} labelled images are of class {int(state.labels[0])}: a model that has seen one class cannot rank by "
-                        "uncertainty. Label images of a second class first, for instance by a random or a coverage rule.")
+        raise UserError(f"All {len(state.labels)} labelled images are of class {int(state.labels[0])}: a "
+                        "model that has seen one class cannot rank by uncertainty. Label images of a second "
+                        "class first, for instance by a random or a coverage rule.")
 
 # %% ../../nbs/61_uncertainty.ipynb #e795a0ad
 def scored(
@@ -49,9 +52,14 @@ def scored(
 )->np.ndarray: # (unlabelled,)
     "A score that a term of the training gives, checked."
     check_labels(state)
-    if name not in state: raise UserError(f"This state has no {name!r}: it comes from {term}, which is part of the strategy's entry and has to be part of the training.")
+    if name not in state:
+        raise UserError(f"This state has no {name!r}: it comes from {term}, which is part of the strategy's "
+                        "entry and has to be part of the training.")
     s = np.asarray(state(name), np.float64)
-    if not np.isfinite(s).all(): raise UserError(f"The {name.replace('_', ' ')} of image {int(state.unlabelled[(~np.isfinite(s)).argmax()])} is NaN or infinite: has the training diverged?")
+    if not np.isfinite(s).all():
+        raise UserError(
+            f"The {name.replace('_', ' ')} of image {int(state.unlabelled[(~np.isfinite(s)).argmax()])} is "
+            "NaN or infinite: has the training diverged?")
     return s
 
 # %% ../../nbs/61_uncertainty.ipynb #69fe286d
@@ -97,20 +105,31 @@ def fit_temperature(
 )->float: # T
     "The temperature that calibrates held-out logits."
     z, y = np.asarray(logits, np.float64), np.asarray(y)
-    if len(z) != len(y) or not len(y): raise UserError(f"{len(z)} rows of logits came with {len(y)} labels: a temperature is fitted on held-out images, one label each.")
-    if not np.isfinite(z).all(): raise UserError(f"The logits of held-out image {int((~np.isfinite(z)).any(1).argmax())} hold NaN or infinity: has the training diverged?")
-    if len(np.unique(y)) == 1: raise UserError(f"All {len(y)} held-out images are of class {int(y[0])}: a temperature needs at least two classes.")
-    if by == "ece": return float(min(np.geomspace(low, high, 400), key=lambda t: calibration_error(softmax(z / t, axis=1), y)))
+    if len(z) != len(y) or not len(y):
+        raise UserError(f"{len(z)} rows of logits came with {len(y)} labels: a temperature is fitted on "
+                        "held-out images, one label each.")
+    if not np.isfinite(z).all():
+        raise UserError(f"The logits of held-out image {int((~np.isfinite(z)).any(1).argmax())} hold NaN or "
+                        "infinity: has the training diverged?")
+    if len(np.unique(y)) == 1:
+        raise UserError(f"All {len(y)} held-out images are of class {int(y[0])}: a temperature needs at "
+                        "least two classes.")
+    if by == "ece":
+        return float(min(np.geomspace(low, high, 400),
+                         key=lambda t: calibration_error(softmax(z / t, axis=1), y)))
     if by != "nll": raise UserError(f"A temperature is fitted by 'nll' or 'ece', not by {by!r}.")
-    if (z.argmax(1) == y).all(): raise UserError("Every held-out image is classified correctly, so that the likelihood asks for T = 0: hold out more images, or use by='ece'.")
+    if (z.argmax(1) == y).all():
+        raise UserError("Every held-out image is classified correctly, so that the likelihood asks for T = "
+                        "0: hold out more images, or use by='ece'.")
     from scipy.optimize import minimize_scalar
-    nll = lambda t: -log_softmax(z / np.exp(t), axis=1)[np.arange(len(y)), y].mean()
-    return float(np.exp(minimize_scalar(nll, bounds=np.log([low, high]), method="bounded", options=dict(xatol=1e-6)).x))
+    def nll(t): return -log_softmax(z / np.exp(t), axis=1)[np.arange(len(y)), y].mean()
+    return float(np.exp(
+        minimize_scalar(nll, bounds=np.log([low, high]), method="bounded", options=dict(xatol=1e-6)).x))
 
 # %% ../../nbs/61_uncertainty.ipynb #e8982250
 def model_probs(
     state:State, # with a view "probs", or "logits" where a temperature is given
-    temperature:float|str=None, # None: "probs" as they are; a number: softmax(logits / T); "view": T is the view "temperature"
+    temperature:float|str=None, # None: "probs"; a number: softmax(logits / T); "view": T is "temperature"
 )->np.ndarray: # (unlabelled, C)
     "The model's probabilities of the unlabelled images, checked."
     check_labels(state)
@@ -155,12 +174,17 @@ def min_margin(
 # %% ../../nbs/61_uncertainty.ipynb #95c682fd
 def model_features(
     state:State, # with the view
-    view:str=None, # its name; default: what the last layer sees, "projection" if there is one, else "features"
+    view:str=None, # default: what the last layer sees, "projection" if there is one, else "features"
     of=None, # pool indices; default: the unlabelled images
 )->np.ndarray: # (len(of), d), as the model gave them
     "Features of the pool's images, checked."
     x = np.asarray(state(view or ("projection" if "projection" in state else "features"), of))
-    if x.ndim != 2: raise UserError(f"Features of shape {x.shape} are not one row of numbers an image: flatten or pool them first.")
+    if x.ndim != 2:
+        raise UserError(
+            f"Features of shape {x.shape} are not one row of numbers an image: flatten or pool them first.")
     bad = ~np.isfinite(np.einsum("nd,nd->n", x, x, dtype=np.float64))
-    if bad.any(): raise UserError(f"The features of image {int((state.unlabelled if of is None else np.asarray(of))[bad.argmax()])} hold NaN or infinity: has the training diverged?")
+    if bad.any():
+        raise UserError("The features of image "
+                        f"{int((state.unlabelled if of is None else np.asarray(of))[bad.argmax()])} hold NaN "
+                        "or infinity: has the training diverged?")
     return x

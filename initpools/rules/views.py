@@ -24,7 +24,8 @@ def model_views(
     passes:int=25, # T
 )->dict: # view -> function that computes it
     "What networks say of images, to be computed when asked."
-    fit, host = fits[0], lambda t: t.float().cpu().numpy()
+    fit = fits[0]
+    def host(t): return t.float().cpu().numpy()
     @cache
     def features_of(i): return embed(fits[i], images)
     features = partial(features_of, 0)
@@ -32,10 +33,14 @@ def model_views(
     @torch.inference_mode()
     def projection(): return host(fit.net.eval().project(features()))
 
-    views = dict(features=lambda: host(features()), projection=projection, images=lambda: images.x.cpu().numpy(),
-                 logits=lambda: host(predict(fit, features())), probs=lambda: host(predict(fit, features()).softmax(1)))
+    views = dict(features=lambda: host(features()), projection=projection,
+                 images=lambda: images.x.cpu().numpy(),
+                 logits=lambda: host(predict(fit, features())),
+                 probs=lambda: host(predict(fit, features()).softmax(1)))
     if fit.net.dropout.p: views["mc_probs"] = lambda: host(mc_dropout(fit, features(), passes, name))
-    if len(fits) > 1: views["member_probs"] = lambda: np.stack([host(predict(f, features_of(i)).softmax(1)) for i, f in enumerate(fits)], 1)
+    if len(fits) > 1:
+        views["member_probs"] = lambda: np.stack(
+            [host(predict(f, features_of(i)).softmax(1)) for i, f in enumerate(fits)], 1)
     for term in fit.terms: views |= term.views(fit, images, features)
     return views
 
@@ -53,4 +58,5 @@ def model_state(
     fits = [fits] if isinstance(fits, Fit) else list(fits)
     for term in fits[0].terms: term.report = report or term.report
     images, labels = data.train[pool], data.train.y[pool].cpu().numpy()[labelled]
-    return State(len(pool), labelled, labels, len(images.classes), model=fits[0], report=report, **model_views(fits, images, name, passes))
+    return State(len(pool), labelled, labels, len(images.classes), model=fits[0], report=report,
+                 **model_views(fits, images, name, passes))

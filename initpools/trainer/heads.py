@@ -28,7 +28,8 @@ class Rows:
 
     def __post_init__(self):
         if len(self.x) == len(self.y): return
-        raise UserError(f"There are {len(self.x)} rows of features but {len(self.y)} labels: give one label a row.")
+        raise UserError(
+            f"There are {len(self.x)} rows of features but {len(self.y)} labels: give one label a row.")
 
     def __len__(self): return len(self.x)
     def __getitem__(self, idx):
@@ -52,10 +53,15 @@ class Head:
     batch: int = 128             # images a step, at most
     drop: float = .75            # share of the features that a pass with dropout leaves out (DropQuery's)
 
-    terms, start, augment, min_steps = (), "fresh", (), 0 # no terms, no crops, fresh weights in each round, no least number of steps
+    # no terms, no crops, fresh weights in each round, no least number of steps
+    terms = ()
+    start = "fresh"
+    augment = ()
+    min_steps = 0
 
     @property
-    def probe(self): return Probe(self.lr, self.milestones, self.epochs, self.batch, False) # rows have length 1 already
+    # rows have length 1 already
+    def probe(self): return Probe(self.lr, self.milestones, self.epochs, self.batch, False)
 
 @dataclass(eq=False)
 class HeadFit:
@@ -65,7 +71,7 @@ class HeadFit:
     w: torch.Tensor = None       # (classes, d) weights
     b: torch.Tensor = None       # (classes,) biases
     near: tuple = ()             # (m, d) labelled rows and their (m,) classes, where the nearest one decides
-    losses: list = field(default_factory=lambda: [0.]) # the last one: mean cross-entropy on the labelled rows; 0 where the nearest decides
+    losses: list = field(default_factory=lambda: [0.]) # mean cross-entropy on the labelled rows
     seconds: float = 0           # of training, shared by those trained together
     terms: tuple = ()
 
@@ -84,7 +90,8 @@ def fit_nearest(recipe, rows, sets, names):
     "Nothing to train: the labelled rows are the model."
     return [HeadFit(recipe, len(rows.classes), near=(rows.x[s], rows.y.numpy()[s])) for s in sets]
 
-HEADS = {"probe": fit_stacked, "tuned": fit_regularised, "nn": fit_nearest} # name -> function(recipe, rows, sets, names)
+# name -> function(recipe, rows, sets, names)
+HEADS = {"probe": fit_stacked, "tuned": fit_regularised, "nn": fit_nearest}
 HEAD_RECIPES = {name: Head(name) for name in HEADS}
 
 # %% ../../nbs/28_heads.ipynb #202f954e
@@ -128,7 +135,8 @@ def measure_heads(
     "Accuracies of many committees on the test part, from one product."
     fits, members = [f for c in committees for f in c], len(committees[0])
     step = max(1, block // (len(fits) * fits[0].classes))
-    parts = [_right(head_scores(fits, part.x), part.y, members) for part in (test[i:i + step] for i in range(0, len(test), step))]
+    parts = [_right(head_scores(fits, part.x), part.y, members)
+             for part in (test[i:i + step] for i in range(0, len(test), step))]
     together, alone = (np.concatenate(p) for p in zip(*parts)) # (n, committees), (n, fits)
     counts = np.bincount(test.y, minlength=len(test.classes))
     found = []
@@ -143,7 +151,8 @@ def _right(scores, y, members):
     "Which committees, and which of their members, are right on which rows."
     alone = scores.argmax(2) == y[:, None]
     if members == 1: return alone.numpy(), alone.numpy()
-    return (scores.softmax(2).unflatten(1, (-1, members)).mean(2).argmax(2) == y[:, None]).numpy(), alone.numpy()
+    return ((scores.softmax(2).unflatten(1, (-1, members)).mean(2).argmax(2) == y[:, None]).numpy(),
+            alone.numpy())
 
 # %% ../../nbs/28_heads.ipynb #08bdc1dc
 def head_views(
@@ -190,4 +199,5 @@ def head_state(
     "A state whose views come from classifiers on frozen features."
     rows = data.train.part(pool)
     labels = rows.y.numpy()[labelled]
-    return State(len(pool), labelled, labels, len(rows.classes), report=report, **head_views(fits, rows.x, name, passes))
+    return State(len(pool), labelled, labels, len(rows.classes), report=report,
+                 **head_views(fits, rows.x, name, passes))

@@ -192,7 +192,10 @@ class FixMatch(Unlabelled):
         mu:int=7, # unlabelled images for each labelled one
     ):
         super().__init__(job)
-        self.tau, self.weight, self.mu, self.noise = tau, weight, mu, job.stream("augment")
+        self.tau = tau
+        self.weight = weight
+        self.mu = mu
+        self.noise = job.stream("augment")
 
     def loss(self, step):
         index = self.take(self.mu * len(step.y))
