@@ -12,7 +12,7 @@ from initpools.data.images import load
 from initpools.trainer import RECIPES, Compute, Training, fit_many
 
 ROOM = [importlib.import_module(f"initpools.trainer.{name}") for name in ("recipes", "loop", "weights", "inference")]
-NAMES = """CIFAR RECIPES CROPS KEEP Recipe released seeded number_format autocast epoch_batches epochs_for
+NAMES = """CIFAR RECIPES KEEP Recipe released seeded number_format autocast epoch_batches epochs_for
            make_optimizer Cohort fold_norms Fit Last Best Average fit_many embed predict accuracies evaluate
            mc_dropout""".split()
 

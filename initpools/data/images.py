@@ -5,21 +5,22 @@
 # %% auto #0
 __all__ = ['HEIF_FILES', 'IMAGE_FILES', 'ERRNO', 'HEIF_BRANDS', 'OPENING', 'SCALED', 'REDUCED', 'TURNED', 'TURNS', 'LARGE',
            'HEAVY', 'MOST', 'ALONE', 'CIFAR_STATS', 'MNIST_STATS', 'IMAGENET_STATS', 'SVHN_SPLITS', 'CIFAR10_CLASSES',
-           'DATASETS', 'Images', 'Dataset', 'channel_statistics', 'pair', 'split_off', 'read_digits',
+           'SHORT', 'DATASETS', 'Images', 'Dataset', 'channel_statistics', 'pair', 'split_off', 'read_digits',
            'read_torchvision', 'read_npz', 'named_like_image', 'class_folders', 'image_files', 'printable',
            'list_folder', 'unopened', 'Unread', 'reads_heif', 'opened', 'is_deep', 'own_range', 'as_rgb', 'turn',
            'in_strips', 'picture', 'decode', 'tell', 'decode_all', 'set_apart', 'read_folder', 'unlabelled',
-           'read_tiny_imagenet', 'read_cifar10', 'read_cifar100', 'on_disk', 'folder_and_size', 'read', 'load',
-           'own_dataset']
+           'read_tiny_imagenet', 'read_cifar10', 'read_mnist', 'read_fashion', 'read_svhn', 'read_cifar100', 'on_disk',
+           'Named', 'row_of', 'folder_and_size', 'read', 'load', 'own_dataset']
 
 # %% ../../nbs/10_datasets.ipynb #34f6b446
 import errno, hashlib, json, os, re, stat, threading, unicodedata, warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import torch
@@ -501,6 +502,10 @@ def read_cifar10(root):
     if (root/"cifar10.npz").exists(): return read_npz(root/"cifar10.npz", CIFAR10_CLASSES)
     return read_torchvision("CIFAR10", root)
 
+def read_mnist(root): return read_torchvision("MNIST", root)
+def read_fashion(root): return read_torchvision("FashionMNIST", root)
+def read_svhn(root): return read_torchvision("SVHN", root, SVHN_SPLITS, range(10))
+
 def read_cifar100(root):
     "CIFAR-100 from cifar100.npz in the data root, else through torchvision."
     if (root/"cifar100.npz").exists(): return read_npz(root/"cifar100.npz")
@@ -513,17 +518,34 @@ def on_disk(root):
                     "features_of('imagenet', 'train', 'resnet50') of initpools.pretext.features, which "
                     "streams the files.")
 
-DATASETS = { # name: (how to read it, published statistics)
-    "digits":        (read_digits, None),
-    "mnist":         (lambda root: read_torchvision("MNIST", root), MNIST_STATS),
-    "fashion_mnist": (lambda root: read_torchvision("FashionMNIST", root), None),
-    "svhn":          (lambda root: read_torchvision("SVHN", root, SVHN_SPLITS, range(10)), None),
-    "cifar10":       (read_cifar10, CIFAR_STATS),
-    "cifar100":      (read_cifar100, CIFAR_STATS),
-    "tiny_imagenet": (read_tiny_imagenet, IMAGENET_STATS),
-    "imagenet":      (on_disk, IMAGENET_STATS),
-    "imagenet_lt":   (on_disk, IMAGENET_STATS),
+@dataclass(frozen=True)
+class Named:
+    "What a data set of the book brings with it."
+    read: Callable         # function(root) -> training and test images, perhaps skipped files
+    stats: tuple = None    # published channel means and deviations; None: its own
+    recipe: str = ""       # an entry of RECIPES; empty: none of its own
+    quick: str = "quick"   # the same, in the quick preset
+    crop: str = "crop"     # an entry of AUGMENTS: the released code's
+    pretext: dict = field(default_factory=dict) # pretext task -> the paper's epochs, where they are others here
+
+SHORT = dict(simclr=100, scan=100)
+DATASETS = { # name -> row
+    "digits": Named(read_digits, recipe="digits", quick="digits"),
+    "mnist": Named(read_mnist, MNIST_STATS, "mnist", crop="resized_crop", pretext=SHORT),
+    "fashion_mnist": Named(read_fashion, None, "fashion_mnist", crop="resized_crop", pretext=SHORT),
+    "svhn": Named(read_svhn, None, "svhn"),
+    "cifar10": Named(read_cifar10, CIFAR_STATS, "cifar10"),
+    "cifar100": Named(read_cifar100, CIFAR_STATS, "cifar100", pretext=dict(scan=100)),
+    "tiny_imagenet": Named(read_tiny_imagenet, IMAGENET_STATS, "tiny_imagenet", crop="resized_crop"),
+    "imagenet": Named(on_disk, IMAGENET_STATS),
+    "imagenet_lt": Named(on_disk, IMAGENET_STATS),
 }
+
+def row_of(
+    name:str, # of a data set, perhaps with _lt behind
+)->Named: # or None, for one of one's own
+    "The row of a data set."
+    return DATASETS.get(name) or DATASETS.get(name.partition("_lt")[0])
 
 # %% ../../nbs/10_datasets.ipynb #83e2c8e6
 def folder_and_size(
@@ -544,9 +566,9 @@ def read(
     if name.startswith("npz:"): return read_npz(Path(name[4:]).expanduser()), None
     if name.startswith("folder:"):
         return read_folder(*folder_and_size(name)), None
-    reader, stats = lookup("data set", name, DATASETS | {"npz:FILE": 0, "folder:DIR": 0})
-    if not callable(reader): raise UserError(f"{name!r} is a pattern: put the path in place of the capitals.")
-    return reader(root), stats
+    row = lookup("data set", name, DATASETS | {"npz:FILE": 0, "folder:DIR": 0})
+    if not row: raise UserError(f"{name!r} is a pattern: put the path in place of the capitals.")
+    return row.read(root), row.stats
 
 # %% ../../nbs/10_datasets.ipynb #e73ff4c3
 def load(

@@ -13,7 +13,7 @@ from ..data.images import Dataset
 from .inference import accuracies, embed, evaluate, fold_norms, mc_dropout, predict
 from .loop import Cohort, Compute, Fit, Training, autocast, epoch_batches, lent_threads
 from .loop import make_optimizer, number_format, open_session, run_epoch, seeded
-from .recipes import CIFAR, CROPS, RECIPES, Recipe, epochs_for, released
+from .recipes import CIFAR, RECIPES, Recipe, epochs_for, released
 from .weights import KEEP, Average, Best, Last, train
 
 # %% ../../nbs/24_trainer.ipynb #25625a95
