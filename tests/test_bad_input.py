@@ -7,10 +7,11 @@ import re
 import numpy as np
 import pytest
 
+from initpools.contract import toy_views as known
 from initpools.core import UserError, stream
 from initpools.state import State
 from initpools.strategies import STRATEGIES
-from test_contract import MODEL, N, known, state
+from test_contract import MODEL, N, state
 
 M = 8
 SPOKEN = ["probs", "mc_probs", "member_probs"] # views of probabilities
