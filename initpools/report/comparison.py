@@ -15,8 +15,8 @@ from scipy import stats
 
 from ..core import UserError, stream
 
-# %% ../../nbs/90a_pools_compared.ipynb #36ca7173
-SETTING = ("dataset", "features", "start") # columns that tell experiments apart; those that a frame lacks are left out
+# %% ../../nbs/90a_pools_compared.ipynb #8fccc984
+SETTING = ("dataset", "features", "start") # what tells experiments apart; what a frame lacks is left out
 WHO = ["sampler", "strategy", "seed"]
 
 @dataclass(frozen=True)
@@ -149,14 +149,15 @@ def _ratio(a, error):
     limit = np.where(a == 0, 0, np.copysign(np.inf, a))
     return np.where(spread | np.isnan(error), a / np.where(spread, error, np.nan), limit)
 
-# %% ../../nbs/90a_pools_compared.ipynb #3a7f5903
+# %% ../../nbs/90a_pools_compared.ipynb #b0878829
 def holm(
     p:pd.Series, # p-values; NaN where there is none
 )->pd.Series: # adjusted for all of them together
     "Holm's adjusted p-values."
     try: from statsmodels.stats.multitest import multipletests
     except ImportError:
-        raise UserError("Corrections for many tests need statsmodels: pip install 'initpools[report]'.") from None
+        raise UserError("Corrections for many tests need statsmodels: "
+                        "pip install 'initpools[report]'.") from None
     known = p.notna().to_numpy()
     out = p.astype(float).copy()
     if known.any(): out[known] = multipletests(p[known], method="holm")[1]

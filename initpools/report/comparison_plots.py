@@ -75,7 +75,7 @@ def lead_panels(
     fig.legend(*handles, loc="outside lower center", ncols=across, frameon=False, fontsize=8)
     return fig
 
-# %% ../../nbs/91a_comparison_plots.ipynb #489263c1
+# %% ../../nbs/91a_comparison_plots.ipynb #e3dfe78d
 VERDICTS = { # word -> face, text, hatch
     "better": ("#0072B2", "white", ""), "equal": ("#D4D4D4", "black", ""),
     "worse": ("#E69F00", "black", ""), "open": ("white", "#555555", "////"),
@@ -102,18 +102,19 @@ def verdict_map(
         box = dict(fc="white", ec="none", pad=.6) if hatch else None
         ax.text(x, y, text, ha="center", va="center", fontsize=7, color=ink, bbox=box)
     ax.set(xlim=(-.5, len(queries) - .5), ylim=(len(pools) - .5, -.5))
-    ax.set_xticks(range(len(queries)), [strategy_title(q) for q in queries], rotation=30, ha="right", fontsize=7)
+    turned = dict(rotation=30, ha="right", fontsize=7)
+    ax.set_xticks(range(len(queries)), [strategy_title(q) for q in queries], **turned)
     ax.set_yticks(range(len(pools)), [pool_title(p) for p in pools], fontsize=7)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return ax
 
-# %% ../../nbs/91a_comparison_plots.ipynb #b441cc67
+# %% ../../nbs/91a_comparison_plots.ipynb #6fc56871
 def verdict_maps(
     table:pd.DataFrame, # as `answers` gives it
     title:str="", # of the whole figure
     subtitle:str="", # what was run
-    by:tuple=("dataset", "features", "start"), # columns that make a panel; those that the table lacks are left out
+    by:tuple=("dataset", "features", "start"), # what makes a panel; what the table lacks is left out
     columns:int=3, # panels in a row, at most
 ): # -> Figure
     "One map of verdicts for each setting."
@@ -136,7 +137,7 @@ def verdict_maps(
 def _key(fig, margin):
     "What the colours of a map say."
     import matplotlib.pyplot as plt
-    said = {w: w for w in VERDICTS} | {"equal": f"equal within {100 * margin:g} point{'s' * (margin != .01)}"}
+    said = {w: w for w in VERDICTS} | {"equal": f"equal within {100 * margin:g} point{'s' if margin != .01 else ''}"}
     looks = [dict(fc=face, hatch=hatch) for face, _, hatch in VERDICTS.values()]
     handles = [plt.Rectangle((0, 0), 1, 1, ec="#999999", lw=.5, **look) for look in looks]
     fig.legend(handles, said.values(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
@@ -148,7 +149,7 @@ def _said(keys, values):
     words = [str(v) for v in facts.values() if v != ""]
     return ", ".join(words + ([f"{start:,} at the start"] if start is not None else []))
 
-# %% ../../nbs/91a_comparison_plots.ipynb #ed7f1c0b
+# %% ../../nbs/91a_comparison_plots.ipynb #e95f96de
 QUERY_MARKS = "osD^vPX*<>"
 
 def half_life_dots(
@@ -166,7 +167,8 @@ def half_life_dots(
         y = pools.index(r.sampler) + .7 * ((i + .5) / len(queries) - .5)
         x, low, high = (min(v, last) for v in (r.half_life, r.half_life_low, r.half_life_high))
         ax.plot([low, high], [y, y], color=look["color"], lw=1.2)
-        ax.plot(x, y, ">" if r.half_life > last else QUERY_MARKS[i % len(QUERY_MARKS)], color=look["color"], ms=4)
+        mark = ">" if r.half_life > last else QUERY_MARKS[i % len(QUERY_MARKS)]
+        ax.plot(x, y, mark, color=look["color"], ms=4)
     ax.set_yticks(range(len(pools)), [pool_title(p) for p in pools], fontsize=7)
     ax.set(xlim=(0, last + .15), ylim=(len(pools) - .5, -.5), xlabel="half-life, rounds")
     marks = [QUERY_MARKS[i % len(QUERY_MARKS)] for i in range(len(queries))]
@@ -176,7 +178,7 @@ def half_life_dots(
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
-# %% ../../nbs/91a_comparison_plots.ipynb #9c6b4422
+# %% ../../nbs/91a_comparison_plots.ipynb #69c104d9
 def rank_diagram(
     table:pd.DataFrame, # as `rank_pools` gives it
     ax=None, # matplotlib axes; default: new ones
@@ -195,7 +197,8 @@ def rank_diagram(
         ax.plot([ranks[i]] * 2, [i, j], color="#999999", lw=2, alpha=.6, zorder=0)
     ax.plot([1, 1 + cd], [-1, -1], color="black", lw=1.5, marker="|")
     ax.text(1, -1.25, f"critical difference {cd:.1f}", fontsize=7, va="bottom")
-    ax.set(ylim=(len(table) - .3, -2.2), xlim=(.8, max(len(table), 1 + cd) + .8), yticks=[], xlabel="mean rank (1 is best)")
+    right = max(len(table), 1 + cd) + .8
+    ax.set(ylim=(len(table) - .3, -2.2), xlim=(.8, right), yticks=[], xlabel="mean rank (1 is best)")
     p, sets = table.friedman.iloc[0], table.sets.iloc[0]
     ax.set_title(f"{sets} data sets; Friedman {'p < 0.001' if p < .001 else f'p = {p:.3f}'}", fontsize=8)
     ax.spines[["top", "right", "left"]].set_visible(False)

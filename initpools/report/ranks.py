@@ -57,7 +57,7 @@ def interactions(
         rows.append(dict(zip(at, name)) | found | sizes)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/90c_ranks.ipynb #e4bb2b82
+# %% ../../nbs/90c_ranks.ipynb #78299e7a
 def critical_difference(
     pools:int, # k
     sets:int, # N
@@ -77,6 +77,7 @@ def friedman(
     if room <= 1e-9: return 0.
     return float(stats.f.sf((n - 1) * chi / room, k - 1, (k - 1) * (n - 1)))
 
+# %% ../../nbs/90c_ranks.ipynb #289fb604
 def rank_pools(
     means:pd.DataFrame, # a row a data set, a column a pool
     level:float=.05, # of the tests
