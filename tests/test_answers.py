@@ -74,7 +74,8 @@ def test_the_extra_is_named_where_it_is_missing():
         except comparison.UserError as e: print(e)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.strip() == "Corrections for many tests need statsmodels: pip install 'initpools[report]'.", done.stderr
+    assert done.stdout.strip() == "Corrections for many tests need statsmodels: pip install 'initpools[report]'.", (
+        done.stderr)
 
 
 def test_optional_packages_are_imported_where_they_are_used():
