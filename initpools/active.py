@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['START', 'LEARNERS', 'Run', 'Round', 'split', 'source_views', 'artefacts', 'initial_pool', 'labelled_next', 'measure',
-           'measure_each', 'Learner', 'fit_on_features', 'learner_of', 'clock_views', 'watch_memory', 'learn_many',
-           'learn', 'transfer']
+           'measure_each', 'Learner', 'fit_on_features', 'learner_of', 'recipe_from', 'clock_views', 'watch_memory',
+           'learn_many', 'learn', 'transfer']
 
 # %% ../nbs/70_active.ipynb #0ef60546
 import time
@@ -21,10 +21,12 @@ from .core import UserError, check_budget, digest, later, lookup, stream
 from .data.images import Dataset
 from .pretext import pretext
 from .pretext.core import Task
+from .pretext.whole import fit_whole, measure_whole, whole_state
 from .samplers import sampler_of
 from .state import State, ask, reading
 from .strategies import strategy_of
 from .rules.views import model_state
+from .trainer.evaluation import Tuning
 from .trainer.heads import Head, fit_heads, head_state, measure_heads
 from .data.subsets import stratified
 from .trainer import RECIPES, Compute, Recipe, Training, accuracies, embed, fit_many, predict
@@ -192,13 +194,20 @@ def fit_on_features(trainings, data, compute):
 LEARNERS = { # kind of recipe -> learner
     Recipe: Learner(fit_many, measure_each, model_state),
     Head: Learner(fit_on_features, measure_heads, head_state, together=16, gather=1),
+    Tuning: Learner(fit_whole, measure_whole, whole_state),
 }
 
 def learner_of(
-    recipe, # a Recipe or a Head
+    recipe, # of a kind that LEARNERS knows
 )->Learner:
     "How a recipe is learned."
     return LEARNERS[type(recipe)]
+
+def recipe_from(
+    facts:dict, # field -> value
+): # a recipe of the kind that has these fields
+    "A recipe again from its record."
+    return next(kind for kind in LEARNERS if facts.keys() <= kind.__dataclass_fields__.keys())(**facts)
 
 # %% ../nbs/70_active.ipynb #7a320d47
 def clock_views(

@@ -64,6 +64,26 @@ def test_what_a_head_cannot_do_is_one_sentence(axes, says):
     with pytest.raises(UserError, match=says): grid("digits", 1297, **{**AXES, **axes})
 
 
+WHOLE = dict(samplers=["random", "typiclust@simclr:1:small_cnn"], strategies=["min_margin", "ens_mm"], seeds=1, initial=20, budget=20,
+             queries=1, features="simclr:1:small_cnn", changes={"epochs": 40, "augment": []})
+
+
+@pytest.mark.parametrize("recipe", ["finetune", "scratch"])
+def test_whole_networks_are_a_recipe_like_others(recipe, tmp_path):
+    "Chosen on features, trained on the images behind them; stopped after a round and continued, alone or in processes: the same."
+    own = grid("digits", 1297, **WHOLE, recipe=recipe)
+    whole = execute(own, Store(tmp_path/"whole"), "local", device="cpu", root=tmp_path, quiet=True)
+    frame = whole.frame(own)
+    assert len(frame) == 8 and frame.accuracy.mean() > .2 and set(frame.model) == {own[0].recipe.model}
+    assert [len(r.members) for run in own for r in whole.rounds(run)] == [0, 0, 3, 3] * 2
+    for run in own: assert to_run(json.loads(whole.file(run).read_text().split("\n")[0].partition(" ")[2])["run"]) == run
+    cut = Store(tmp_path/"cut")
+    cut.folder.mkdir()
+    for run in own: cut.file(run).write_text("\n".join(whole.file(run).read_text().split("\n")[:2]) + "\n")
+    execute(own, cut, "processes", workers=2, device="cpu", root=tmp_path, quiet=True)
+    assert not len(diff(whole, cut))
+
+
 def test_learning_curves_on_features(tmp_path, monkeypatch):
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
     small = dict(AXES, name="frozen", samplers=["random", "typiclust@pixels"], strategies=["random", "min_margin"], workers=1)

@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ..active import Round, Run
+from ..active import Round, Run, recipe_from
 from ..core import Unwritable, UserError, canonical, data_root, hold, repo_root, write_atomic
 from .lines import DROPPED, LEFT_OUT, SLIM, Bundle, open_bundles, seal, slim_records, unseal
 from ..pretext.core import Task
-from ..trainer.heads import Head
 from ..trainer import Recipe
 
 # %% ../../nbs/81_store.ipynb #81b1d5f8
@@ -45,7 +44,7 @@ def to_run(
 )->Run:
     "A run from its record."
     how = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["recipe"].items()}
-    recipe = (Head if facts.get("features") else Recipe)(**how)
+    recipe = recipe_from(how)
     tasks = {name: facts[name] and Task(**facts[name]) for name in ("task", "query_task") if name in facts}
     lists = {name: tuple(facts[name]) for name in ("budgets", "versions") if name in facts}
     return Run(**{**facts, **lists, **tasks, "recipe": recipe})

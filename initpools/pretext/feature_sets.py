@@ -15,6 +15,7 @@ import torch
 
 from ..core import UserError, digest, hold, writing
 from ..data.images import load
+from . import features as made
 from .features import Features, features_of
 from ..geometry import blocks, normalise
 from ..trainer.heads import Rows
@@ -62,6 +63,10 @@ class FeatureSet:
     test: Rows
     fingerprint: str   # of images, network and directions
     root: str = None   # data root
+    network: str = ""  # that made the features
+
+    @cached_property
+    def frozen(self): return made.network(self.network, self.name, self.root)[0] # -> Frozen, the network itself
 
     @cached_property
     def images(self): # -> Dataset
@@ -89,4 +94,4 @@ def feature_set(
     y = [torch.as_tensor(np.array(f.labels()), dtype=torch.int64) for f in (train, test)]
     classes = tuple(train.manifest.classes)
     print_of = digest("feature set", train.manifest.key, test.manifest.key, r)
-    return FeatureSet(data, Rows(rows(train), y[0], classes), Rows(rows(test), y[1], classes), print_of, root)
+    return FeatureSet(data, Rows(rows(train), y[0], classes), Rows(rows(test), y[1], classes), print_of, root, network)
