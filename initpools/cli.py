@@ -84,30 +84,32 @@ def own_data(
 def choose(
     data:Annotated[str, typer.Argument(help="a folder of images, with or without class folders (folder:DIR, or DIR alone); npz:FILE, features:DIR, or a data set's name")],
     labels:Annotated[int, typer.Argument(help="how many images")],
-    strategy:Annotated[str, typer.Option("-s", "--strategy", help="a strategy for frozen features: single_batch_kmeans, typiclust, ...; all by `initpools list frozen`")] = "single_batch_kmeans",
+    strategy:Annotated[str, typer.Option("-s", "--strategy", help="a rule that reads features: single_batch_kmeans, typiclust, ...; all by `initpools list frozen`; or my_rules.py:my_rule")] = "single_batch_kmeans",
     backbone:Annotated[str, typer.Option("-b", "--backbone", help="pixels, simclr:EPOCHS:MODEL (learned from these very images), efficientnet_lite0, resnet50, a checkpoint file")] = "efficientnet_lite0",
     seed:Annotated[int, typer.Option(min=0, help="another draw")] = 0,
     device:Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     root:Annotated[str, typer.Option(help="data root; default: INITPOOLS_DATA, else data/")] = "",
 ):
     "Print which images to label first."
-    from initpools.core import check_budget, lookup, pick_device
-    from initpools.pretext.features import features_of
+    from initpools.choose import choose as pick, first_chooser
+    from initpools.core import check_budget, pick_device
     from initpools.data.files import printable
-    from initpools.frozen import FROZEN, choose as pick
-    check_budget(labels, max(labels, 1)); device = pick_device(device) # before anything is computed
-    if lookup("strategy for frozen features", strategy, FROZEN).start: raise UserError(f"{FROZEN[strategy].title} goes on from images that are labelled already and would begin at random: choose the first images by another strategy, for instance single_batch_kmeans.")
-    features = features_of(own_data(data), "train", backbone, root=root or None, device=device, report=lambda text: print(text, file=sys.stderr))
-    for line in features.manifest.told(): print(line, file=sys.stderr)
+    from initpools.pretext.features import features_of
+    check_budget(labels, max(labels, 1)) # before anything is computed
+    first_chooser(strategy)
+    def say(text): print(text, file=sys.stderr)
+    where = dict(root=root or None, device=pick_device(device), report=say)
+    features = features_of(own_data(data), "train", backbone, **where)
+    for line in features.manifest.told(): say(line)
     names = features.names()
-    for i in pick(features, strategy, [labels], seed, device=device)[labels]: print(printable(names[i]))
+    for i in pick(features, strategy, labels, seed): print(printable(names[i]))
 
 # %% ../nbs/96_cli.ipynb #9f45713e
 TABLES = dict( # name -> module and table
     rules=("rules.table", "RULES"),
-    samplers=("samplers", "SAMPLERS"), strategies=("strategies", "STRATEGIES"), frozen=("frozen", "FROZEN"),
-    pretexts=("pretext", "PRETEXTS"), datasets=("datasets", "DATASETS"), models=("models", "MODELS"),
-    recipes=("trainer", "RECIPES"), augments=("augment", "AUGMENTS"), figures=None)
+    samplers=("samplers", "SAMPLERS"), strategies=("strategies", "STRATEGIES"), frozen=("choose", "CHOOSERS"),
+    pretexts=("pretext", "PRETEXTS"), datasets=("data.images", "DATASETS"), models=("models", "MODELS"),
+    recipes=("trainer", "RECIPES"), augments=("data.augment", "AUGMENTS"), figures=None)
 
 @app.command("list")
 def list_names(

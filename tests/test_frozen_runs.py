@@ -58,7 +58,7 @@ def test_a_pool_on_the_runs_own_features_needs_no_artefact(whole):
 
 @pytest.mark.parametrize("axes, says", [
     (dict(recipe="svm"), "recipe for frozen features 'svm'"), (dict(strategies=["deal"]), "changes the training of a network"),
-    (dict(strategies=["deepfool"]), "on frozen features has not"), (dict(recipe="nn", strategies=["min_margin"]), "reads probs"),
+    (dict(strategies=["deepfool"]), "on frozen features has not"), (dict(recipe="nn", strategies=["ens_mm"]), "reads member_probs"),
     (dict(features="", recipe="probe"), "by features=")])
 def test_what_a_head_cannot_do_is_one_sentence(axes, says):
     with pytest.raises(UserError, match=says): grid("digits", 1297, **{**AXES, **axes})

@@ -12,7 +12,11 @@ import pytest
 from initpools.core import UserError
 from initpools.pretext.features import HEADER, extract, open_features, read_manifest
 from initpools.report.figure import check_names, declared, read_parameters, run_figure, templates
-from initpools.frozen import FROZEN, MEASURES, check_budgets
+from initpools.lab.budgets import MEASURES, budget_runs, check_budgets, spending
+from initpools.lab.execute import execute
+from initpools.lab.store import Store
+from initpools.pretext.feature_sets import feature_set
+from initpools.rules.table import RULES
 from shared import same_twice
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,18 +28,47 @@ def test_parameter_files_fit_the_template(file):
     params = read_parameters([file])
     check_names(params, declared(templates()["low_budget"]))
     check_budgets(params["budgets"], 1_281_167)
-    assert params["measure"] in MEASURES and set(params.get("strategies", [])) <= set(FROZEN)
+    assert params["measure"] in MEASURES and set(params.get("strategies", [])) <= set(RULES)
     assert params["name"] == f"low_budget_{file.stem}"
 
 
 def test_low_budget_twice(tmp_path, monkeypatch):
-    "Executed, and executed again from what was kept: the same pictures and numbers."
+    "Executed, and executed again from its records, without a feature or a training: the same pictures and numbers."
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
-    same_twice("low_budget", SMOKE, tmp_path)
+    one, two = same_twice("low_budget", SMOKE, tmp_path)
+    assert "12/12 rounds: 12 done" in one and "12/12 rounds: 0 done" in two and "12 found in the store" in two
+    assert Store(tmp_path/"data"/"store").verify() == {} and not (tmp_path/"data"/"cache"/"frozen").exists()
+
+
+@pytest.mark.parametrize("name", [n for n, r in RULES.items() if not r.terms and r.members == 1 and set(r.reads) <= {"features", "truth", "probs"}])
+def test_a_rule_says_how_it_spends(name, tmp_path_factory):
+    "Read off its row: as many labels as each budget says, nested where they are bought one after the other, one random start for all."
+    home = tmp_path_factory.getbasetemp()/"spending"
+    plan = budget_runs([name, "random"] if name != "random" else [name], [10, 30], "pixels", 1297, dataset="digits", seeds=1, recipe="nn")
+    kept = execute(list({r.key: r for rs in plan.values() for r in rs}.values()), Store(home/f"store-{name}"), "local", device="cpu", root=home, quiet=True)
+    way, runs = spending(name, "pixels"), plan[name]
+    assert [run.budgets for run in runs] == ([(10,), (30,)] if way.anew else [(10, 20)])
+    sets = [sum((r.bought for r in kept.rounds(run)), ()) for run in runs]
+    assert [len(set(s)) for s in sets] == [sum(run.budgets) for run in runs]
+    if way.pool == "random": assert kept.rounds(runs[0])[0].bought == kept.rounds(plan["random"][0])[0].bought
+    elif RULES[name].candidates: assert sets[1][:10] == sets[0], "a greedy rule finds the same prefix again"
+
+
+def test_published_rounds_are_drawn_without_features(tmp_path, monkeypatch):
+    "Where all rounds on the book's data are published, their features are not made again; what is missing needs them."
+    from initpools.lab import execute as engine
+    plan = budget_runs(["random"], [10, 20], "pixels", 1297, dataset="digits", seeds=2, recipe="nn")["random"]
+    kept = execute(plan, Store(tmp_path/"runs"), "local", device="cpu", root=tmp_path, quiet=True)
+    def refuse(*_): raise AssertionError("no feature is needed")
+    monkeypatch.setattr(engine, "load_once", refuse)
+    monkeypatch.setattr(engine, "Store", lambda name: Store(tmp_path/"runs") if name == "runs" else Store(name))
+    assert len(execute(plan, Store(tmp_path/"mine", kept), "local", device="cpu", root=tmp_path, quiet=True).frame(plan)) == 4
+    more = budget_runs(["random"], [10, 20, 30], "pixels", 1297, dataset="digits", recipe="nn")["random"]
+    with pytest.raises(AssertionError): execute(plan + more, Store(tmp_path/"mine", kept), "local", device="cpu", root=tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize("wrong, says", [
-    (dict(measure="accuracy"), "coverage"), (dict(strategies=["kmeans"]), "single_batch_kmeans"), (dict(budgets=[20, 10]), "ascend"),
+    (dict(measure="accuracy"), "coverage"), (dict(strategies=["random", "kmeans"]), "kmeans"), (dict(budgets=[20, 10]), "ascend"),
     (dict(backbone="none.pth"), "no checkpoint"), (dict(seed=3), "'seeds'")], ids=lambda v: str(v)[:20])
 def test_mistakes_end_in_a_sentence(wrong, says, tmp_path, monkeypatch):
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path))
@@ -72,17 +105,19 @@ def test_a_folder_of_ones_own(tmp_path, monkeypatch):
 def test_what_trains_networks_sees_the_same_images(measure, tmp_path):
     "Features of a folder skip what cannot be read; where the images have changed since, nothing is trained."
     from PIL import Image
-    from initpools.pretext.features import features_of
-    from initpools.frozen import Setting, images_of
     for c in "ab":
         (tmp_path/"own"/c).mkdir(parents=True)
         for i in range(10): Image.fromarray(np.full((8, 8, 3), 20 * i + (c == "b"), np.uint8)).save(tmp_path/"own"/c/f"{i}.png")
     (tmp_path/"own"/"a"/"4.png").write_bytes(b"no image")
     data = f"folder:{tmp_path/'own'}@8"
-    train, test = (features_of(data, part, "pixels", root=tmp_path, device="cpu") for part in ("train", "test"))
-    images_of(train, test, Setting(data, "pixels", root=tmp_path))
+    rows = feature_set(data, "pixels", root=tmp_path, device="cpu")
+    assert len(rows.images.train) == len(rows.train)
     (tmp_path/"own"/"b"/"3.png").unlink()
-    with pytest.raises(UserError, match="Make the features again"): MEASURES[measure][1](train, test, [np.arange(4)], [("n",)], Setting(data, "pixels", root=tmp_path, epochs=1))
+    changed = feature_set(data, "pixels", root=tmp_path, device="cpu")
+    runs, = budget_runs(["random"], [4], "pixels", len(changed.train), dataset=data, recipe=measure, changes={"epochs": 1}).values()
+    (tmp_path/"own"/"b"/"5.png").unlink()
+    from initpools.active import learn
+    with pytest.raises(UserError, match="make the features again"): list(learn(runs[0], changed, device="cpu"))
 
 
 SLOW = """

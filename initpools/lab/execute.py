@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['found_where', 'show_live', 'Progress', 'in_this_process', 'end_with', 'deaf', 'in_processes', 'on_leash',
-           'pick_executor', 'execute', 'dispatch', 'check_runs', 'make_ready', 'wait_for_others', 'held_by', 'refuse',
-           'settle']
+           'pick_executor', 'execute', 'fingerprints', 'dispatch', 'check_runs', 'make_ready', 'wait_for_others',
+           'held_by', 'refuse', 'settle']
 
 # %% ../../nbs/84_execute.ipynb #e807ed16
 import os, signal, sys, time
@@ -18,6 +18,7 @@ from threading import Thread
 
 from ..active import learn_many, learner_of
 from ..core import UserError, canonical, holder, name_holder, pick_device
+from ..data.images import DATASETS
 from .cluster import on_cluster
 from .store import Store
 from .work import GIVEN_UP, How, Patience, artefacts_of, batches, cpu_name, do_share, load_once, make_artefact, owned, provenance
@@ -217,7 +218,7 @@ def execute(
     cohort = cohort or (8 if here.startswith("cuda") and not remote else learner_of(runs[0].recipe).together)
     also = str(store.also.folder.resolve()) if store.also else ""
     how = How(str(store.folder.resolve()), root and str(root), device if remote else here, precision, cohort, threads, () if engine == "local" else shipped(owned(runs)), also, learn)
-    prints = {name: load_once(name, root, here if engine == "local" else "cpu").fingerprint for name in dict.fromkeys(run.world for run in runs)}
+    prints = fingerprints(runs, store, root, here if engine == "local" else "cpu")
     stored = {run.key: len(store.rounds(run, prints[run.world])) for run in runs}
     progress = Progress(sum(len(run.budgets) for run in runs), sum(stored.values()), quiet, store.borrowed(runs, prints))
     progress.step()
@@ -231,6 +232,15 @@ def execute(
     return store
 
 # %% ../../nbs/84_execute.ipynb #d16cb51f
+def fingerprints(runs, store, root, device): # -> world of a run -> fingerprint of its data; None: not compared
+    "What runs are about. To draw published rounds on the book's data, nobody makes features again."
+    def shown(run):
+        found = store.sound(run)
+        return len(found.records) == len(run.budgets) and Store("runs").folder in found.place.parents
+    def drawn(world): return world[1] and world[0] in DATASETS and all(shown(run) for run in runs if run.world == world)
+    worlds = dict.fromkeys(run.world for run in runs)
+    return {world: None if drawn(world) else load_once(world, root, device).fingerprint for world in worlds}
+
 def dispatch(
     engine, # "local", "processes", an address or a Client
     shares:list, # of lists of runs

@@ -38,7 +38,8 @@ def start_of(
         with seeded(*name, "weights"): net, width = model_of(recipe.model)(channels, size)
         return net, width, as_they_are(data.images)
     how = data.frozen
-    def prepare(x): return normalise(resize(x, how.size) if len(how.mean) == 3 else x.float(), how.mean, how.std)
+    def prepare(x):
+        return normalise(resize(x, how.size) if len(how.mean) == 3 else x.float(), how.mean, how.std)
     net = copy.deepcopy(how.net)
     with torch.inference_mode(): width = net.eval()(prepare(data.images.train.x[:2])).flatten(1).shape[1]
     return net, width, prepare
@@ -59,7 +60,8 @@ class WholeFit:
     losses: list      # mean loss of each epoch
     seconds: float = 0
 
-    def seen(self, images:Images): return network_features(self.net, images, self.prepare, self.device) # -> (n, width)
+    def seen(self, images:Images): # -> (n, width)
+        return network_features(self.net, images, self.prepare, self.device)
 
     @cached_property
     def head(self): # -> HeadFit

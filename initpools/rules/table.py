@@ -51,6 +51,7 @@ class Rule:
     streams: bool = False # reads features block by block
     candidates: int = 0   # unlabelled images that it sees as a query; 0 for all
     anew: bool = False    # a larger pool does not contain the smaller one
+    begun: bool = False   # goes on from labelled images: with none, its first pick is at random
     version: int = 1      # another one for each change of what it picks
     @property
     def peeks(self): return "truth" in self.reads # looks at labels that nobody has yet
@@ -74,7 +75,7 @@ RULES = { # name -> rule; what a pretext task's views are enough for
     "cartography_equal":     Rule(cartography_equal, "Map, hard, by cluster", DYNAMICS + FEATURES, anew=True),
     "single_batch_kmeans": Rule(single_batch_kmeans, "k-means, one each", FEATURES, anew=True, streams=True),
     "multi_batch_kmeans":  Rule(multi_batch_kmeans, "k-means, multi-batch", FEATURES, streams=True),
-    "coreset":             Rule(unit_core_set, "Core-set", FEATURES, streams=True),
+    "coreset":             Rule(unit_core_set, "Core-set", FEATURES, streams=True, begun=True),
     "kmedoids":            Rule(kmedoids, "k-medoids", FEATURES, anew=True),
     "facility_location":   Rule(facility, "Facility location", FEATURES),
     "activeft":            Rule(activeft, "ActiveFT", FEATURES, anew=True),
@@ -95,7 +96,7 @@ QUERIES = { # name -> rule; chance, uncertainty, covers, dropout, committees
                              TEMPERED, terms=CALIBRATED),
     "min_margin_t":     Rule(partial(min_margin, temperature="view"), "Min-margin (calibrated)",
                              TEMPERED, terms=CALIBRATED),
-    "coreset_features": Rule(core_set, "Core-set (greedy)", FEATURES),
+    "coreset_features": Rule(core_set, "Core-set (greedy)", FEATURES, begun=True),
     "coreset_projection": Rule(partial(core_set, view="projection"), "Core-set (projection)", HEAD),
     "dbal":             Rule(dbal, "DBAL", PASSES, dropout=True),
     "bald":             Rule(bald, "BALD", PASSES, dropout=True),
@@ -114,7 +115,7 @@ QUERIES = { # name -> rule; chance, uncertainty, covers, dropout, committees
 # %% ../../nbs/69_rules.ipynb #44632e94
 ATTACKS = "images", "model"
 QUERIES |= { # features, gradients, adversaries, sets
-    "robust_coreset":   Rule(robust_core_set, "Core-set (robust)", FEATURES),
+    "robust_coreset":   Rule(robust_core_set, "Core-set (robust)", FEATURES, begun=True),
     "kmeans_features":  Rule(kmeans_features, "k-means", FEATURES),
     "density_weighted": Rule(density_weighted, "Density-weighted", (*FEATURES, *PROBS)),
     "cluster_margin":   Rule(cluster_margin, "Cluster-margin", (*FEATURES, *PROBS)),
@@ -225,7 +226,7 @@ VIEWS = { # view -> what it is, one row an image
 }
 
 def rule(
-    **facts, # fields of Rule: title, reads, members, dropout, terms, heavy, streams, candidates, anew
+    **facts, # fields of Rule: title, reads, members, dropout, terms, heavy, streams, candidates, anew, begun
 ): # a decorator
     "Let a function say what it needs."
     for name in facts: lookup("fact of a rule", name, dict.fromkeys(FACTS))
