@@ -92,8 +92,8 @@ def test_a_folder_of_ones_own(tmp_path, monkeypatch):
     (tmp_path/"mine"/"3"/"broken.png").write_bytes(b"no image")
     for i in range(60, 100): next((tmp_path/"mine").rglob(f"scan {i}.png")).unlink()
     run_figure("low_budget", params, out)
-    assert first != numbers.read_text() and "image files cannot be read and are skipped: 3/broken.png" in out.read_text()
-    assert (tmp_path/"data"/"store"/"cells").is_dir() # the data root, too, is taken from where the caller stands
+    assert first != numbers.read_text() and "image files cannot be read and are skipped" in out.read_text()
+    assert list((tmp_path/"data"/"store").glob("*.jsonl")) # the data root, too, is taken from where the caller stands
     before = out.read_bytes()
     with pytest.raises(UserError, match="stopped") as e: run_figure("low_budget", dict(params, data="folder:yours"), out)
     left, = (out.parent/"stopped").rglob("out.ipynb")
