@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['START', 'LEARNERS', 'Run', 'Round', 'split', 'Company', 'source_views', 'artefacts', 'initial_pool', 'labelled_next',
-           'measure', 'measure_each', 'Learner', 'fit_on_features', 'learner_of', 'clock_views', 'watch_memory', 'Look',
-           'learn_many', 'learn', 'transfer']
+           'measure', 'measure_each', 'Learner', 'fit_on_features', 'learner_of', 'recipe_from', 'clock_views',
+           'watch_memory', 'Look', 'learn_many', 'learn', 'transfer']
 
 # %% ../nbs/70_active.ipynb #0ef60546
 import time
@@ -21,10 +21,12 @@ from .core import UserError, check_budget, digest, later, lookup, stream
 from .data.images import Dataset
 from .pretext import pretext
 from .pretext.core import Task
+from .pretext.whole import fit_whole, measure_whole, whole_state
 from .samplers import sampler_of
 from .state import State, ask, reading
 from .strategies import strategy_of
 from .rules.views import model_state
+from .trainer.evaluation import Tuning
 from .trainer.heads import Head, fit_heads, head_state, measure_heads
 from .data.subsets import stratified
 from .trainer import RECIPES, Compute, Recipe, Training, accuracies, embed, fit_many, predict
@@ -45,14 +47,15 @@ class Run:
     passes: int = 25                 # T of MC dropout
     query_task: Task = later(None)   # the pretext artefact that the strategy reads, if any
     versions: tuple = later(())      # of the sampler's and the strategy's rule, where one is not 1
-    features: str = later("")        # what a recipe on frozen features sees, as for `feature_set`; empty: images
+    features: str = later("")        # that the recipe sees, as for `feature_set`; empty: images
     components: int = later(0)       # leading directions of these features that are kept; 0: all
-    share: float = later(1.)         # of the training images that this seed sees; below 1, a random part of them
+    share: float = later(1.)         # of the training images that this seed sees, a random part
 
     @cached_property
     def key(self): return digest("run", 1, self)
     @cached_property
-    def block(self): return self.dataset, self.validation, self.seed, *([self.share] if self.share < 1 else [])
+    def block(self):
+        return self.dataset, self.validation, self.seed, *([self.share] if self.share < 1 else [])
     @property
     def world(self): return self.dataset, self.features, self.components # what has to be loaded
 
@@ -67,8 +70,8 @@ class Round:
     per_class: tuple  # accuracy of each class; None for a class that is not in the test part
     labels: int       # how many images are labelled
     loss: float       # mean training loss of the last epoch
-    seconds: dict = field(default_factory=dict) # wall time of train, test, predict and select; not part of the result
-    memory: float = None # MB that choosing needed at its peak, beyond what was there before; not part of the result
+    seconds: dict = field(default_factory=dict) # of train, test, predict and select; no result
+    memory: float = None # MB that choosing needed at its peak beyond what was there; no result
     members: tuple = () # test accuracy of each member of a committee
 
 # %% ../nbs/70_active.ipynb #e33e5473
@@ -78,7 +81,8 @@ def split(
 )->tuple: # indices of the pool, indices of the validation split
     "Pool and validation split of a run."
     n = len(data.train)
-    if not 0 <= run.validation < n: raise UserError(f"{run.validation} validation images cannot be set aside from {n}: ask for fewer.")
+    if not 0 <= run.validation < n:
+        raise UserError(f"{run.validation} validation images cannot be set aside from {n}: ask for fewer.")
     if not 0 < run.share <= 1:
         raise UserError(f"A seed sees a share of the training images between 0 and 1; {run.share} was given.")
     val = stratified(data.train.y.cpu().numpy(), run.validation, stream(*run.block, "validation"))
@@ -131,13 +135,16 @@ def initial_pool(
     company:Company, # holds the images and the pool
 )->np.ndarray: # (budgets[0],) positions in the pool
     "The first images to label."
-    sampler, data, (pool, _) = sampler_of(run.sampler), company.data, company.split(run)
+    sampler = sampler_of(run.sampler)
+    data = company.data
+    pool, _ = company.split(run)
     check_budget(run.budgets[0], len(pool))
     known = company.views(run, sampler.source, run.task) if run.task else {}
     views = {k: v[pool] for k, v in known.items()}
     views["images"] = lambda: data.images.train[pool].x.cpu().numpy()
     if sampler.peeks: views["truth"] = data.train.y.cpu().numpy()[pool]
-    state, rng = State(len(pool), classes=len(data.train.classes), **views), stream(*run.block, "initial pool")
+    state = State(len(pool), classes=len(data.train.classes), **views)
+    rng = stream(*run.block, "initial pool")
     return ask(sampler.select, state, run.budgets[0], rng, f"The sampler {run.sampler!r}")
 
 # %% ../nbs/70_active.ipynb #3ea0bc8f
@@ -181,7 +188,8 @@ def _train(
         trainings.append(Training(recipe, labelled, (*block, index, "fit", m), **more))
     fits = learner_of(recipe).fit(trainings, company.data, company.compute)
     if recipe.start == "last":
-        for job, fit in zip(jobs, fits): company.kept[job] = {k: v.cpu() for k, v in fit.net.state_dict().items()}
+        for job, fit in zip(jobs, fits):
+            company.kept[job] = {k: v.cpu() for k, v in fit.net.state_dict().items()}
     return fits
 
 def _starts(jobs, index, company):
@@ -204,7 +212,8 @@ def measure(
     probs = [predict(f, embed(f, images)).softmax(1) for f in fits]
     accuracy, per_class = accuracies(sum(probs), images)
     members = tuple(accuracies(p, images)[0] for p in probs) if len(fits) > 1 else ()
-    return dict(accuracy=accuracy, per_class=tuple(None if np.isnan(a) else float(a) for a in per_class), members=members)
+    return dict(accuracy=accuracy, per_class=tuple(None if np.isnan(a) else float(a) for a in per_class),
+                members=members)
 
 def measure_each(committees, images): # -> a dict each
     "Accuracies of committees of networks, one after the other."
@@ -222,18 +231,26 @@ class Learner:
 
 def fit_on_features(trainings, data, compute):
     "Heads for some trainings of one recipe, together."
-    return fit_heads(trainings[0].recipe, data.train, [t.labelled for t in trainings], [t.name for t in trainings])
+    return fit_heads(trainings[0].recipe, data.train, [t.labelled for t in trainings],
+                     [t.name for t in trainings])
 
 LEARNERS = { # kind of recipe -> learner
     Recipe: Learner(fit_many, measure_each, model_state),
     Head: Learner(fit_on_features, measure_heads, head_state, together=16, gather=1),
+    Tuning: Learner(fit_whole, measure_whole, whole_state),
 }
 
 def learner_of(
-    recipe, # a Recipe or a Head
+    recipe, # of a kind that LEARNERS knows
 )->Learner:
     "How a recipe is learned."
     return LEARNERS[type(recipe)]
+
+def recipe_from(
+    facts:dict, # field -> value
+): # a recipe of the kind that has these fields
+    "A recipe again from its record."
+    return next(kind for kind in LEARNERS if facts.keys() <= kind.__dataclass_fields__.keys())(**facts)
 
 # %% ../nbs/70_active.ipynb #7a320d47
 def clock_views(
@@ -254,7 +271,8 @@ def clock_views(
 @contextmanager
 def watch_memory():
     "Gives a function that tells the MB a block needed at its peak beyond what was there before, or None."
-    seen = lambda name: next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(name)) / 1024
+    def seen(name):
+        return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(name)) / 1024
     try:
         Path("/proc/self/clear_refs").write_text("5") # sets the peak back to the present
         before = seen("VmRSS")
@@ -291,14 +309,16 @@ def _looks(groups, fits):
     for (_, block, labelled, _), runs in groups.items():
         committee, kinds = [next(fits) for _ in range(_size(runs))], {}
         for run in runs: kinds.setdefault((strategy_of(run.strategy).members, run.passes), []).append(run)
-        for (members, _), mine in sorted(kinds.items()): yield Look(block, labelled, mine, committee[:members])
+        for (members, _), mine in sorted(kinds.items()):
+            yield Look(block, labelled, mine, committee[:members])
 
 def _measure_all(learner, looks, test):
     "Say of each committee what it is worth, those of one size together."
     start = time.perf_counter()
     for size in {len(look.committee) for look in looks}:
         same = [look for look in looks if len(look.committee) == size]
-        for look, worth in zip(same, learner.measure([look.committee for look in same], test)): look.worth = worth
+        for look, worth in zip(same, learner.measure([look.committee for look in same], test)):
+            look.worth = worth
     for look in looks: look.tested = (time.perf_counter() - start) / len(looks)
 
 # %% ../nbs/70_active.ipynb #cbbf88ab
@@ -333,7 +353,7 @@ def learn_many(
     finished:dict=None, # run key -> the rounds that are already done
     cohort:int=1, # trainings done together
     compute:Compute=Compute(), # where, and in which numbers
-    report:Callable=None, # function(text) for the progress of pretext tasks and of strategies that train something
+    report:Callable=None, # function(text) for the progress of what trains beside the rounds
     root:str=None, # data root, whose cache of pretext tasks is used
 ): # yields (run, round) as they finish
     "The rounds that some runs still have to do, in step."
@@ -381,7 +401,8 @@ def transfer(
     company.split(run)
     for index in [len(rounds) - 1] if at is None else at:
         if not 0 <= index < len(rounds):
-            raise UserError(f"Round {index} of run {run.key} is not finished: ask for rounds from 0 to {len(rounds) - 1}.")
+            raise UserError(f"Round {index} of run {run.key} is not finished: ask for rounds from 0 to "
+                            f"{len(rounds) - 1}.")
         labelled = tuple(i for r in rounds[:index + 1] for i in r.bought)
         chain = _chain((recipe, run.dropout, ()), run.block, labelled, run.budgets, index)
         fit, = _train([(chain, 0)], index, company)

@@ -32,11 +32,14 @@ app = typer.Typer(cls=Stoppable, add_completion=False, no_args_is_help=True, pre
 
 def say_version(asked:bool):
     "Print the version and end."
-    if asked: print(f"initpools {__version__}"); raise typer.Exit()
+    if asked:
+        print(f"initpools {__version__}")
+        raise typer.Exit()
 
 @app.callback()
 def common(
-    version:Annotated[bool, typer.Option("--version", is_eager=True, callback=say_version, help="Print the version and end.")] = False,
+    version:Annotated[bool, typer.Option("--version", is_eager=True, callback=say_version,
+                                         help="Print the version and end.")] = False,
 ):
     "What stands before any command."
 
@@ -52,14 +55,18 @@ def figure(
     import yaml
     from initpools.core import lookup
     from initpools.report.figure import declared, files_made, read_parameters, run_figure, templates
-    texts = {k for k, default in declared(lookup("figure", template, templates())).items() if default.kind == "str"}
+    texts = {k for k, default in declared(lookup("figure", template, templates())).items()
+             if default.kind == "str"}
     def value(name, text):
         try: read = yaml.safe_load(text)
         except yaml.YAMLError as e: read = e
         if name in texts: return read if isinstance(read, str) else text
-        if isinstance(read, yaml.YAMLError): raise UserError(f"The value of {name!r} cannot be read: {text!r}. Lists are written -p samplers='[random, vae]'.")
+        if isinstance(read, yaml.YAMLError):
+            raise UserError(f"The value of {name!r} cannot be read: {text!r}. Lists are written -p "
+                            "samplers='[random, vae]'.")
         return read
-    if bad := [g for g in given if "=" not in g]: raise UserError(f"A parameter is given as name=value; {bad[0]!r} has no '='.")
+    if bad := [g for g in given if "=" not in g]:
+        raise UserError(f"A parameter is given as name=value; {bad[0]!r} has no '='.")
     pairs = dict(g.split("=", 1) for g in given)
     done = run_figure(template, read_parameters(params, {k: value(k, v) for k, v in pairs.items()}), out)
     for f in (done, *files_made(done)): print(f)
@@ -76,42 +83,52 @@ def own_data(
     if path.is_dir(): return f"folder:{data}"
     if path.is_file() and path.suffix == ".npz": return f"npz:{data}"
     if os.sep in data or path.is_file():
-        raise UserError(f"There is no folder {path}: give the path of a folder of images, or of an .npz file, "
-                        "or a data set that `initpools list datasets` prints.")
+        raise UserError(f"There is no folder {path}: give the path of a folder of images, or of an .npz "
+                        "file, or a data set that `initpools list datasets` prints.")
     return data
 
+# %% ../nbs/96_cli.ipynb #950995a6
 @app.command()
 def choose(
-    data:Annotated[str, typer.Argument(help="a folder of images, with or without class folders (folder:DIR, or DIR alone); npz:FILE, features:DIR, or a data set's name")],
+    data:Annotated[str, typer.Argument(help="a folder of images, with or without class folders (folder:DIR, "
+                                       "or DIR alone); npz:FILE, features:DIR, or a data set's name")],
     labels:Annotated[int, typer.Argument(help="how many images")],
-    strategy:Annotated[str, typer.Option("-s", "--strategy", help="a strategy for frozen features: single_batch_kmeans, typiclust, ...; all by `initpools list frozen`")] = "single_batch_kmeans",
-    backbone:Annotated[str, typer.Option("-b", "--backbone", help="pixels, simclr:EPOCHS:MODEL (learned from these very images), efficientnet_lite0, resnet50, a checkpoint file")] = "efficientnet_lite0",
+    strategy:Annotated[str, typer.Option("-s", "--strategy", help="a rule that reads features: "
+                                         "single_batch_kmeans, typiclust, ...; all by `initpools list "
+                                         "frozen`; or my_rules.py:my_rule")] = "single_batch_kmeans",
+    backbone:Annotated[str, typer.Option("-b", "--backbone", help="pixels, simclr:EPOCHS:MODEL (learned from "
+                                         "these very images), efficientnet_lite0, resnet50, a checkpoint "
+                                         "file")] = "efficientnet_lite0",
     seed:Annotated[int, typer.Option(min=0, help="another draw")] = 0,
     device:Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     root:Annotated[str, typer.Option(help="data root; default: INITPOOLS_DATA, else data/")] = "",
 ):
     "Print which images to label first."
-    from initpools.core import check_budget, lookup, pick_device
-    from initpools.pretext.features import features_of
+    from initpools.choose import choose as pick, first_chooser
+    from initpools.core import check_budget, pick_device
     from initpools.data.files import printable
-    from initpools.frozen import FROZEN, choose as pick
-    check_budget(labels, max(labels, 1)); device = pick_device(device) # before anything is computed
-    if lookup("strategy for frozen features", strategy, FROZEN).start: raise UserError(f"{FROZEN[strategy].title} goes on from images that are labelled already and would begin at random: choose the first images by another strategy, for instance single_batch_kmeans.")
-    features = features_of(own_data(data), "train", backbone, root=root or None, device=device, report=lambda text: print(text, file=sys.stderr))
-    for line in features.manifest.told(): print(line, file=sys.stderr)
+    from initpools.pretext.features import features_of
+    check_budget(labels, max(labels, 1)) # before anything is computed
+    first_chooser(strategy)
+    def say(text): print(text, file=sys.stderr)
+    where = dict(root=root or None, device=pick_device(device), report=say)
+    features = features_of(own_data(data), "train", backbone, **where)
+    for line in features.manifest.told(): say(line)
     names = features.names()
-    for i in pick(features, strategy, [labels], seed, device=device)[labels]: print(printable(names[i]))
+    for i in pick(features, strategy, labels, seed): print(printable(names[i]))
 
 # %% ../nbs/96_cli.ipynb #9f45713e
 TABLES = dict( # name -> module and table
     rules=("rules.table", "RULES"),
-    samplers=("samplers", "SAMPLERS"), strategies=("strategies", "STRATEGIES"), frozen=("frozen", "FROZEN"),
-    pretexts=("pretext", "PRETEXTS"), datasets=("datasets", "DATASETS"), models=("models", "MODELS"),
-    recipes=("trainer", "RECIPES"), augments=("augment", "AUGMENTS"), figures=None)
+    samplers=("samplers", "SAMPLERS"), strategies=("strategies", "STRATEGIES"), frozen=("choose", "CHOOSERS"),
+    pretexts=("pretext", "PRETEXTS"), datasets=("data.images", "DATASETS"), models=("models", "MODELS"),
+    recipes=("trainer", "RECIPES"), augments=("data.augment", "AUGMENTS"), figures=None)
 
 @app.command("list")
 def list_names(
-    table:Annotated[str, typer.Argument(help="rules, samplers, strategies, frozen (what `choose` knows), pretexts, datasets, models, recipes, augments or figures; or a figure's name, for its parameters")],
+    table:Annotated[str, typer.Argument(help="rules, samplers, strategies, frozen (what `choose` knows), "
+                                        "pretexts, datasets, models, recipes, augments or figures; or a "
+                                        "figure's name, for its parameters")],
 ):
     "Print the names of a table, or the parameters of a figure."
     from importlib import import_module
@@ -134,7 +151,8 @@ def print_parameters(
 # %% ../nbs/96_cli.ipynb #d511cc84
 @app.command()
 def check(
-    rule:Annotated[str, typer.Argument(help="my_rules.py:my_rule, my_package.rules:my_rule, or a name of `initpools list rules`")],
+    rule:Annotated[str, typer.Argument(help="my_rules.py:my_rule, my_package.rules:my_rule, or a name of "
+                                       "`initpools list rules`")],
 ):
     "Put a rule to the contract that the book's own rules keep."
     from initpools.contract import check_rule
@@ -143,9 +161,11 @@ def check(
     if any(wrong for *_, wrong in found): raise typer.Exit(1)
 
 # %% ../nbs/96_cli.ipynb #8469cb4c
-stores = typer.Typer(no_args_is_help=True, help="Look into a store of records: ls, verify, gc, export, pack, unpack.")
+stores = typer.Typer(no_args_is_help=True,
+                     help="Look into a store of records: ls, verify, gc, export, pack, unpack.")
 app.add_typer(stores, name="store")
-Folder = Annotated[str, typer.Argument(help="a path, or a name under the data root such as store; runs are the published records")]
+Folder = Annotated[str, typer.Argument(help="a path, or a name under the data root such as store; runs are "
+                                       "the published records")]
 
 def open_store(
     folder:str, # a path, or a name under the data root
@@ -153,11 +173,14 @@ def open_store(
     "A store that exists: a folder with records, or one in which there is nothing yet."
     from initpools.lab.store import Store
     s = Store(Path(folder).resolve() if Path(folder).is_dir() else folder)
-    if not s.folder.is_dir(): raise UserError(f"There is no store {s.folder}: give the path of a folder, or a name under the data root.")
-    other = sorted(f.name for f in s.folder.iterdir() if f.name[0] != "." and f.name not in ("aside", "cells"))
+    if not s.folder.is_dir():
+        raise UserError(
+            f"There is no store {s.folder}: give the path of a folder, or a name under the data root.")
+    other = sorted(f.name
+                   for f in s.folder.iterdir() if f.name[0] != "." and f.name not in ("aside", "cells"))
     if other and not s.files() and not s.runs():
-        raise UserError(f"{s.folder} is no store: it holds other things, such as {other[0]}, and no record of a run. "
-                        "Give the path of a store, or a name under the data root.")
+        raise UserError(f"{s.folder} is no store: it holds other things, such as {other[0]}, and no record "
+                        "of a run. Give the path of a store, or a name under the data root.")
     return s
 
 # %% ../nbs/96_cli.ipynb #273e5549
@@ -166,7 +189,10 @@ def ls(folder:Folder="store"):
     "One line for each kind of run."
     frame = open_store(folder).frame()
     print(f"{frame.key.nunique() if len(frame) else 0} runs, {len(frame)} rounds")
-    if len(frame): print(frame.groupby(["dataset", "model", "sampler", "strategy"], sort=False).agg(seeds=("seed", "nunique"), rounds=("round", "size"), labels=("labels", "max"), accuracy=("accuracy", "max"), hours=("seconds", lambda s: s.sum() / 3600)).round(3).to_string())
+    if len(frame):
+        print(frame.groupby(["dataset", "model", "sampler", "strategy"], sort=False).agg(
+            seeds=("seed", "nunique"), rounds=("round", "size"), labels=("labels", "max"),
+            accuracy=("accuracy", "max"), hours=("seconds", lambda s: s.sum() / 3600)).round(3).to_string())
 
 @stores.command()
 def verify(folder:Folder="store"):
@@ -174,7 +200,8 @@ def verify(folder:Folder="store"):
     s = open_store(folder)
     damaged = s.verify()
     for name, why in damaged.items(): print(f"{name}: {why}")
-    print(f"{len(s.keys())} runs in {len(s.files())} files checked, {len(damaged)} files with damage" + (": executing them again sets these files aside and does the rest anew" if damaged else ""))
+    print(f"{len(s.keys())} runs in {len(s.files())} files checked, {len(damaged)} files with damage"
+          + (": executing them again sets these files aside and does the rest anew" if damaged else ""))
     if damaged: raise typer.Exit(1)
 
 # %% ../nbs/96_cli.ipynb #b6bd60f3
@@ -185,7 +212,8 @@ def gc(
 ):
     "Remove what killed processes left."
     s = open_store(folder)
-    gone = s.sweep() + [f"aside/{f.name}" for f in sorted((s.folder/"aside").glob("*")) if aside and not f.unlink()]
+    gone = (s.sweep()
+            + [f"aside/{f.name}" for f in sorted((s.folder/"aside").glob("*")) if aside and not f.unlink()])
     for name in gone: print(name)
     print(f"{len(gone)} files removed")
 
@@ -198,15 +226,18 @@ def export(
     print(f"{open_store(folder).export(file)} rounds written to {file}")
 
 # %% ../nbs/96_cli.ipynb #fd527468
-Bundle = Annotated[str, typer.Argument(help="the bundle's name, such as figure_5; it lies in the store's folder as NAME.jsonl.xz")]
+Bundle = Annotated[str, typer.Argument(help="the bundle's name, such as figure_5; it lies in the store's "
+                                       "folder as NAME.jsonl.xz")]
 
 @stores.command("pack")
 def pack_records(
     folder:Folder,
     name:Bundle,
-    params:Annotated[list[Path], typer.Option("-f", help="only the runs of this file of parameters of learning curves")] = [],
+    params:Annotated[list[Path], typer.Option(
+        "-f", help="only the runs of this file of parameters of learning curves")] = [],
     slim:Annotated[bool, typer.Option(help="leave out later picks and accuracies of classes")] = False,
-    remove:Annotated[bool, typer.Option(help="also remove the packed files, when the bundle has been read back")] = False,
+    remove:Annotated[bool, typer.Option(help="also remove the packed files, when the bundle has been read "
+                                        "back")] = False,
     root:Annotated[str, typer.Option(help="data root; default: INITPOOLS_DATA, else data/")] = "",
 ):
     "Pack runs into one compressed file: all that lie in files of their own, or those of a figure."
@@ -214,7 +245,8 @@ def pack_records(
     from initpools.lab.bundles import pack
     from initpools.lab.fill import figure_runs
     runs = figure_runs(read_parameters(params), root or None) if params else None
-    for file in pack(open_store(folder), name, runs, slim, remove): print(f"{file} {file.stat().st_size:,} bytes")
+    for file in pack(open_store(folder), name, runs, slim, remove):
+        print(f"{file} {file.stat().st_size:,} bytes")
 
 @stores.command("unpack")
 def unpack_records(
@@ -229,11 +261,13 @@ def unpack_records(
 # %% ../nbs/96_cli.ipynb #8d846d90
 @app.command()
 def fill(
-    figures:Annotated[list[str], typer.Argument(help="parameter files of learning curves, or their names under nbs/figures/params")],
+    figures:Annotated[list[str], typer.Argument(help="parameter files of learning curves, or their names "
+                                                "under nbs/figures/params")],
     minutes:Annotated[float, typer.Option(help="time limit")] = 25,
     store:Annotated[str, typer.Option(help="records: a path, or a folder under the data root")] = "store",
     device:Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    cohort:Annotated[int, typer.Option(min=0, help="groups of runs that train together; 0: 8 on a GPU, 1 on a CPU")] = 0,
+    cohort:Annotated[int, typer.Option(min=0, help="groups of runs that train together; 0: 8 on a GPU, 1 on "
+                                       "a CPU")] = 0,
     root:Annotated[str, typer.Option(help="data root; default: INITPOOLS_DATA, else data/")] = "",
 ):
     "Do missing rounds of figures until time is up; the next call goes on."
@@ -241,7 +275,9 @@ def fill(
     from initpools.report.figure import read_parameters
     from initpools.lab.fill import check_minutes, fill as go, figure_runs
     from initpools.lab.store import Store
-    check_minutes(minutes); pick_device(device) # before any data set is read
+    # before any data set is read
+    check_minutes(minutes)
+    pick_device(device)
     known = repo_root()/"nbs"/"figures"/"params"
     named = {f: read_parameters([f if Path(f).suffix == ".yml" else known/f"{f}.yml"]) for f in figures}
     plans = {p.get("name", f): figure_runs(p, root or None) for f, p in named.items()}
@@ -260,7 +296,8 @@ def diff(
     if len(compare(one, two)): raise typer.Exit(1)
 
 # %% ../nbs/96_cli.ipynb #f52cc658
-REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT} # no right to a file, or no room
+# no right to a file, or no room
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 def main(
     args:list=None, # default: those of the process
@@ -270,5 +307,5 @@ def main(
     except UserError as e: sys.exit(f"initpools: {e}")
     except OSError as e:
         if e.errno not in REFUSED: raise
-        sys.exit(f"initpools: {e.filename or 'A file'} cannot be used ({e.strerror}): get the right to it, make room, "
-                 "or give another folder (--root, or the variable INITPOOLS_DATA).")
+        sys.exit(f"initpools: {e.filename or 'A file'} cannot be used ({e.strerror}): get the right to it, "
+                 "make room, or give another folder (--root, or the variable INITPOOLS_DATA).")

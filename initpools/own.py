@@ -171,7 +171,7 @@ def place_of(
 
 # %% ../nbs/06_own.ipynb #7500a440
 FACTS = ("title", "reads", "members", "dropout", "terms", "heavy", "streams",
-         "candidates", "anew") # what a rule may say of itself
+         "candidates", "anew", "begun") # what a rule may say of itself
 
 def mark(
     value, # a function, or functools.partial of one

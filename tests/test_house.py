@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,6 @@ def test_no_module_compares_a_rules_name():
     names = {*RULES, *SAMPLERS, *STRATEGIES, *PRETEXTS} - {*VIEWS, "random"}
     found = []
     for file in sorted((ROOT/"initpools").rglob("*.py")):
-        if file.name in ("frozen.py", "features.py"): continue # frozen has a table of its own; features names a network
         for node in ast.walk(ast.parse(file.read_text())):
             equal = isinstance(node, ast.Compare) and any(isinstance(op, (ast.Eq, ast.NotEq)) for op in node.ops)
             if equal and any(isinstance(c, ast.Constant) and c.value in names for c in [node.left, *node.comparators]):
@@ -159,19 +157,13 @@ def test_every_requirement_has_a_tested_version():
     assert "$(VERSIONS)" in (ROOT/"Makefile").read_text()
 
 
-RUFF = tomllib.loads((ROOT/"pyproject.toml").read_text())["tool"]["ruff"]
-LATER = set(RUFF["extend-exclude"]) # files that are not held to the rules of air yet
-
-
 def aired():
     "(name, source) of the code cells and test files that the linter reads; %% cells are left to their records."
     for nb in [*MODULES, *TEMPLATES]:
-        if str(nb.relative_to(ROOT)) in LATER: continue
         for i, c in enumerate(cells(nb)):
             if c["cell_type"] != "code" or source(c).startswith("%%"): continue
             yield f"{nb.name} [{i}]", re.sub(r"^(\s*)[%!].*$", r"\1pass", source(c), flags=re.M)
-    for file in sorted((ROOT/"tests").glob("*.py")):
-        if str(file.relative_to(ROOT)) not in LATER: yield file.name, file.read_text()
+    for file in sorted((ROOT/"tests").glob("*.py")): yield file.name, file.read_text()
 
 
 def targets(node): return [t for t in getattr(node, "targets", []) if isinstance(t, ast.Tuple)]
@@ -205,11 +197,9 @@ def test_statements_hold_one_thought():
 
 def test_lines_are_short():
     "110 characters in exported modules, 120 in templates; ruff holds 120 in all other cells and in tests."
-    later = {f"{module.replace('.', '/')}.py" for nb, module in exports().items() if f"nbs/{nb}" in LATER}
-    modules = [p for p in (ROOT/"initpools").rglob("*.py") if str(p.relative_to(ROOT/"initpools")) not in later]
+    modules = (ROOT/"initpools").rglob("*.py")
     wrong = {p.name: found for p in modules if p.name != "_modidx.py" and (found := too_long(p.read_text(), 110))}
     for nb in TEMPLATES:
-        if str(nb.relative_to(ROOT)) in LATER: continue
         code = [c for c in cells(nb) if c["cell_type"] == "code" and "parameters" not in c["metadata"].get("tags", [])]
         lines = "\n".join(source(c) for c in code if not source(c).startswith("%%")).splitlines()
         if found := [line for line in lines if len(line) > 120]: wrong[nb.name] = found
@@ -239,7 +229,7 @@ def test_the_linter_finds_what_is_planted(code, rule):
 
 
 def test_all_code_is_linted():
-    "`make test` begins with it, and it reads every notebook and test but the listed ones."
+    "`make test` begins with it, and it reads every notebook and test."
     assert "$(BIN)/ruff check nbs tests" in (ROOT/"Makefile").read_text()
     done = subprocess.run([sys.executable, "-m", "ruff", "check", "nbs", "tests"], capture_output=True, text=True,
                           cwd=ROOT)
@@ -247,7 +237,7 @@ def test_all_code_is_linted():
     read = subprocess.run([sys.executable, "-m", "ruff", "check", "--show-files", "nbs", "tests"], capture_output=True,
                           text=True, cwd=ROOT).stdout.split("\n")
     ours = {*MODULES, *TEMPLATES, *(ROOT/"tests").glob("*.py")}
-    assert {str(p.relative_to(ROOT)) for p in ours - {Path(f) for f in read}} == LATER
+    assert not ours - {Path(f) for f in read}
 
 
 def test_no_test_needs_a_group():

@@ -526,7 +526,7 @@ class Named:
     recipe: str = ""       # an entry of RECIPES; empty: none of its own
     quick: str = "quick"   # the same, in the quick preset
     crop: str = "crop"     # an entry of AUGMENTS: the released code's
-    pretext: dict = field(default_factory=dict) # pretext task -> the paper's epochs, where they are others here
+    pretext: dict = field(default_factory=dict) # pretext task -> the paper's epochs, where others
 
 SHORT = dict(simclr=100, scan=100)
 DATASETS = { # name -> row

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['found_where', 'show_live', 'Progress', 'in_this_process', 'end_with', 'deaf', 'in_processes', 'on_leash',
-           'pick_executor', 'execute', 'dispatch', 'check_runs', 'make_ready', 'wait_for_others', 'held_by', 'refuse',
-           'settle']
+           'pick_executor', 'execute', 'fingerprints', 'dispatch', 'check_runs', 'make_ready', 'wait_for_others',
+           'held_by', 'refuse', 'settle']
 
 # %% ../../nbs/84_execute.ipynb #e807ed16
 import os, signal, sys, time
+from dataclasses import dataclass, field
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ from threading import Thread
 
 from ..active import learn_many, learner_of
 from ..core import UserError, canonical, holder, name_holder, pick_device
+from ..data.images import DATASETS
 from .cluster import on_cluster
 from .store import Store
-from .work import GIVEN_UP, How, Patience, artefacts_of, batches, cpu_name, do_share, load_once, make_artefact, owned, provenance
+from .work import (GIVEN_UP, How, Patience, artefacts_of, batches, do_share, load_once,
+                                make_artefact, owned)
 from ..own import shipped
 
 # %% ../../nbs/84_execute.ipynb #9919db63
@@ -42,41 +45,49 @@ def show_live(
     else: progress.handle = display(line, raw=True, display_id=True)
 
 # %% ../../nbs/84_execute.ipynb #0650a472
+@dataclass
 class Progress:
     "One live line."
-    def __init__(self,
-        total:int, # rounds of the whole grid
-        found:int, # of them in the store already
-        quiet:bool=False, # say nothing
-        published:int=0, # of those found, how many are in the published records
-    ):
-        self.total, self.found, self.done, self.quiet, self.handle, self.note = total, found, 0, quiet, None, ""
-        self.published = published
-        self.start = self.begun = time.perf_counter()
-        self.shown = self.width = 0
+    total: int          # rounds of the whole grid
+    found: int          # of them in the store already
+    quiet: bool = False # say nothing
+    published: int = 0  # of those found, how many are in the published records
+    done: int = 0
+    note: str = ""
+    handle: object = None
+    start: float = field(default_factory=time.perf_counter)
+    begun: float = field(default_factory=time.perf_counter)
+    shown: float = 0
+    width: int = 0
 
     def text(self):
         "The line."
         passed, rest = time.perf_counter() - self.start, self.total - self.found - self.done
-        left = f", {(time.perf_counter() - self.begun) / self.done * rest:.0f} s left" if self.done > 1 and rest else ""
+        left = (f", {(time.perf_counter() - self.begun) / self.done * rest:.0f} s left"
+                if self.done > 1 and rest else "")
         where = found_where(self.found, self.published)
-        return f"{self.found + self.done}/{self.total} rounds: {self.done} done in {passed:.0f} s, {where}{left}{self.note}"
+        return (f"{self.found + self.done}/{self.total} rounds: {self.done} done in {passed:.0f} s, "
+                f"{where}{left}{self.note}")
 
     def step(self, n=0, note=""):
         "Count `n` rounds more and show the line."
         if n and not self.done: self.begun = time.perf_counter() # pretext tasks do not count
-        self.done += n; self.note = f" | {note}" if note else ""
-        if self.quiet or (n and time.perf_counter() - self.shown < .2 and self.found + self.done < self.total): return
+        self.done += n
+        self.note = f" | {note}" if note else ""
+        soon = time.perf_counter() - self.shown < .2
+        if self.quiet or (n and soon and self.found + self.done < self.total): return
         self.shown = time.perf_counter()
         if "ipykernel" not in sys.modules and "execnb" not in sys.modules: return self._print(sys.stderr)
         show_live(self)
         if not (terminal := os.environ.get("INITPOOLS_TERMINAL")): return
         with open(terminal, "w") as out: self._print(out)
 
-    def _print(self, out):
-        over = self.found + self.done == self.total and not self.note
-        self.width = max(100, self.width, len(text := self.text())) # what was longer is wiped out
-        print(f"\r{text:{self.width}}", end="\n" * over, file=out, flush=True)
+# %% ../../nbs/84_execute.ipynb #7c98be62
+def _print(self, out):
+    over = self.found + self.done == self.total and not self.note
+    self.width = max(100, self.width, len(text := self.text())) # what was longer is wiped out
+    print(f"\r{text:{self.width}}", end="\n" * over, file=out, flush=True)
+Progress._print = _print
 
 # %% ../../nbs/84_execute.ipynb #3c4552cd
 def in_this_process(
@@ -130,12 +141,15 @@ def _job(function, item, how):
     return function(item, how, lambda n, note: _queue.put((n, note)))
 
 def _send(pool, jobs, how, outcomes, sent, futures, ended):
-    "Give the pool every job whose artefacts are made; a job whose artefact could not be made shares its error."
+    "Give the pool every job whose artefacts are made; one whose artefact failed shares its error."
     for name, (function, item, needs) in jobs.items():
         if name in sent or name in outcomes or any(n not in outcomes for n in needs): continue
-        if failed := [outcomes[n] for n in needs if isinstance(outcomes[n], Exception)]: outcomes[name] = failed[0]; continue
+        if failed := [outcomes[n] for n in needs if isinstance(outcomes[n], Exception)]:
+            outcomes[name] = failed[0]
+            continue
         with deaf(): f = pool.submit(_job, function, item, how) # may start a process
-        sent.add(name); futures[f] = name
+        sent.add(name)
+        futures[f] = name
         f.add_done_callback(ended.put)
 
 # %% ../../nbs/84_execute.ipynb #1963c370
@@ -148,9 +162,13 @@ def in_processes(
 )->list: # outcomes: lists of the runs left to other executions, or errors
     "Do shares, each as soon as its artefacts are made, in processes of this machine."
     context, outcomes = get_context("spawn"), {}
-    jobs = {w: (make_artefact, w, ()) for w in artefacts_of(sum(shares, []))} | {i: (do_share, s, artefacts_of(s)) for i, s in enumerate(shares)}
+    jobs = ({w: (make_artefact, w, ()) for w in artefacts_of(sum(shares, []))}
+            | {i: (do_share, s, artefacts_of(s)) for i, s in enumerate(shares)})
     while len(outcomes) < len(jobs):
-        told, ended, sent, futures = context.SimpleQueue(), SimpleQueue(), set(), {}
+        told = context.SimpleQueue()
+        ended = SimpleQueue()
+        sent = set()
+        futures = {}
         theirs, leash = context.Pipe(duplex=False)
         start, most = (told, how.threads, theirs, os.getpid()), min(workers, len(jobs) - len(outcomes))
         with theirs, ProcessPoolExecutor(most, context, _start, start) as pool, on_leash(leash):
@@ -165,9 +183,11 @@ def in_processes(
 # %% ../../nbs/84_execute.ipynb #23fa5539
 @contextmanager
 def on_leash(leash):
-    "End the workers at once where an error or Ctrl-C leaves the block: the pool would wait for all they have to do."
+    "End the workers at once where an error or Ctrl-C leaves the block; the pool would wait for them."
     try: yield
-    except BaseException: leash.close(); raise
+    except BaseException:
+        leash.close()
+        raise
 
 def _settle(pool, jobs, how, outcomes, sent, futures, ended, patience):
     "Note how a job has ended; after an artefact, send what has waited for it."
@@ -188,18 +208,22 @@ def pick_executor(
     "The engine that is meant."
     if not isinstance(executor, str):
         if hasattr(executor, "submit") and hasattr(executor, "scheduler_info"): return executor, 0
-        raise UserError(f"An executor is 'auto', 'local', 'processes', the address of a Dask scheduler, or a dask.distributed.Client, not a {type(executor).__name__}.")
+        raise UserError("An executor is 'auto', 'local', 'processes', the address of a Dask scheduler, or a "
+                        f"dask.distributed.Client, not a {type(executor).__name__}.")
     if "://" in executor: return executor, 0
-    if executor not in ("auto", "local", "processes"): raise UserError(f"There is no executor {executor!r}: use 'auto', 'local' (this process), 'processes', or the address of a Dask scheduler such as 'tcp://127.0.0.1:8786'.")
+    if executor not in ("auto", "local", "processes"):
+        raise UserError(f"There is no executor {executor!r}: use 'auto', 'local' (this process), "
+                        "'processes', or the address of a Dask scheduler such as 'tcp://127.0.0.1:8786'.")
     if workers < 0: raise UserError(f"{workers} workers do nothing: ask for 1 or more, or 0 for one a core.")
     workers = workers or (1 if gpu else os.cpu_count())
-    return ("local" if executor == "auto" and workers == 1 else "processes" if executor == "auto" else executor), workers
+    return (("local" if executor == "auto" and workers == 1 else "processes" if executor == "auto"
+             else executor), workers)
 
 # %% ../../nbs/84_execute.ipynb #652e48aa
 def execute(
     runs:list, # of Run
     store:Store=None, # where rounds are kept; default: the folder `store` under the data root
-    executor="auto", # "local", "processes", "tcp://..." or a Dask Client; "auto": processes, or local on a GPU
+    executor="auto", # "local", "processes", "tcp://...", a Dask Client; "auto": processes, or local on a GPU
     workers:int=0, # local processes; 0 for one a core, or none on a GPU
     device:str="auto", # where to compute
     precision:str="auto", # "auto", "bf16" or "fp32"
@@ -216,12 +240,15 @@ def execute(
     remote = engine not in ("local", "processes")
     cohort = cohort or (8 if here.startswith("cuda") and not remote else learner_of(runs[0].recipe).together)
     also = str(store.also.folder.resolve()) if store.also else ""
-    how = How(str(store.folder.resolve()), root and str(root), device if remote else here, precision, cohort, threads, () if engine == "local" else shipped(owned(runs)), also, learn)
-    prints = {name: load_once(name, root, here if engine == "local" else "cpu").fingerprint for name in dict.fromkeys(run.world for run in runs)}
+    how = How(str(store.folder.resolve()), root and str(root), device if remote else here, precision, cohort,
+              threads, () if engine == "local" else shipped(owned(runs)), also, learn)
+    prints = fingerprints(runs, store, root, here if engine == "local" else "cpu")
     stored = {run.key: len(store.rounds(run, prints[run.world])) for run in runs}
-    progress = Progress(sum(len(run.budgets) for run in runs), sum(stored.values()), quiet, store.borrowed(runs, prints))
+    progress = Progress(sum(len(run.budgets) for run in runs), sum(stored.values()), quiet,
+                        store.borrowed(runs, prints))
     progress.step()
-    todo, errors, patience = [run for run in runs if stored[run.key] < len(run.budgets)], [], Patience(store)
+    todo = [run for run in runs if stored[run.key] < len(run.budgets)]
+    errors, patience = [], Patience(store)
     if todo: make_ready(store)
     while todo:
         outcomes = dispatch(engine, batches(todo, cohort), how, progress.step, workers, patience)
@@ -231,6 +258,16 @@ def execute(
     return store
 
 # %% ../../nbs/84_execute.ipynb #d16cb51f
+def fingerprints(runs, store, root, device): # -> world -> fingerprint of its data; None: not compared
+    "What runs are about. To draw published rounds on the book's data, nobody makes features again."
+    def shown(run):
+        found = store.sound(run)
+        return len(found.records) == len(run.budgets) and Store("runs").folder in found.place.parents
+    def drawn(world):
+        return world[1] and world[0] in DATASETS and all(shown(run) for run in runs if run.world == world)
+    worlds = dict.fromkeys(run.world for run in runs)
+    return {world: None if drawn(world) else load_once(world, root, device).fingerprint for world in worlds}
+
 def dispatch(
     engine, # "local", "processes", an address or a Client
     shares:list, # of lists of runs
@@ -252,15 +289,23 @@ def check_runs(
     seen = {}
     for run in runs:
         if run.key not in seen: seen[run.key] = run
-        elif canonical(seen[run.key]) == canonical(run): raise UserError(f"The list holds the run {run.key} twice ({run.sampler}, {run.strategy}, seed {run.seed}): name each once.")
-        else: raise UserError(f"Two different runs have the same key {run.key}: execute one of them with another store.")
+        elif canonical(seen[run.key]) == canonical(run):
+            raise UserError(f"The list holds the run {run.key} twice ({run.sampler}, {run.strategy}, seed "
+                            f"{run.seed}): name each once.")
+        else:
+            raise UserError(
+                f"Two different runs have the same key {run.key}: execute one of them with another store.")
 
 def make_ready(
     store:Store, # about to be written
 ):
-    "Make the folder, and remove what killed processes left there; refuse where published figures are only drawn again."
-    if os.environ.get("INITPOOLS_REDRAW"): raise UserError(f"Not all rounds of this figure are in {store.folder.name}: execute it by its own command first.")
-    with store._writing("The store"): store.folder.mkdir(parents=True, exist_ok=True); store.sweep()
+    "Make the folder and remove what killed processes left; refuse where figures are only drawn again."
+    if os.environ.get("INITPOOLS_REDRAW"):
+        raise UserError(
+            f"Not all rounds of this figure are in {store.folder.name}: execute it by its own command first.")
+    with store._writing("The store"):
+        store.folder.mkdir(parents=True, exist_ok=True)
+        store.sweep()
 
 # %% ../../nbs/84_execute.ipynb #1ce1ef53
 def wait_for_others(
@@ -296,7 +341,9 @@ def refuse(
     "Raise what went wrong, in one sentence where users can mend it."
     for e in errors:
         if not isinstance(e, UserError): raise e
-    if errors: raise UserError(f"{len(errors)} share{'s' * (len(errors) > 1)} stopped; all finished rounds are kept. The first error: {errors[0]}")
+    if errors:
+        raise UserError(f"{len(errors)} share{'s' * (len(errors) > 1)} stopped; all finished rounds are "
+                        f"kept. The first error: {errors[0]}")
 
 def settle(
     errors:list, # exceptions

@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ..active import Round, Run
+from ..active import Round, Run, recipe_from
 from ..core import Unwritable, UserError, canonical, data_root, hold, repo_root, write_atomic
 from .lines import DROPPED, LEFT_OUT, SLIM, Bundle, open_bundles, seal, slim_records, unseal
 from ..pretext.core import Task
-from ..trainer.heads import Head
 from ..trainer import Recipe
 
 # %% ../../nbs/81_store.ipynb #81b1d5f8
@@ -45,7 +44,7 @@ def to_run(
 )->Run:
     "A run from its record."
     how = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["recipe"].items()}
-    recipe = (Head if facts.get("features") else Recipe)(**how)
+    recipe = recipe_from(how)
     tasks = {name: facts[name] and Task(**facts[name]) for name in ("task", "query_task") if name in facts}
     lists = {name: tuple(facts[name]) for name in ("budgets", "versions") if name in facts}
     return Run(**{**facts, **lists, **tasks, "recipe": recipe})
@@ -215,8 +214,11 @@ def add_all(self:Store,
     if old.head and old.head.get("slim"): raise UserError(SLIM)
     lines = old.lines or [seal(dict(schema=SCHEMA, run=run, key=run.key, data=fingerprint))]
     for n, (r, made) in enumerate(rounds, len(old.records)):
-        if r.index != n: raise UserError(f"Round {r.index} of run {run.key} was offered, but {n} rounds are stored: another process writes the same run.")
-        how = {**(made or {}), "seconds": r.seconds, "select_mb": r.memory, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        if r.index != n:
+            raise UserError(f"Round {r.index} of run {run.key} was offered, but {n} rounds are stored: "
+                            "another process writes the same run.")
+        how = {**(made or {}), "seconds": r.seconds, "select_mb": r.memory,
+               "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         lines = [*lines, seal(dict(result=result(r), made=how))]
     with self._writing(f"Round {rounds[-1][0].index} of run {run.key}"):
         if old.damage or old.place != file: self.set_aside(run.key)
@@ -225,7 +227,9 @@ def add_all(self:Store,
 def add(self:Store, run:Run, r:Round, fingerprint:str, made:dict=None):
     "Add a finished round to its run's file."
     self.add_all(run, [(r, made)], fingerprint)
+Store.add, Store.add_all = add, add_all
 
+# %% ../../nbs/81_store.ipynb #71932ffc
 def set_aside(self:Store,
     key:str, # of a run, whose file is about to be replaced by another
 ):
@@ -237,8 +241,10 @@ def set_aside(self:Store,
 def _writing(self, what):
     "One sentence for a disk that is full or may not be written."
     try: yield
-    except (OSError, Unwritable) as e: raise UserError(f"{what} cannot be written to {self.folder} ({e.strerror}). Finished rounds are safe; make room or choose another store, and start again.") from e
-Store.add, Store.add_all, Store.set_aside, Store._writing = add, add_all, set_aside, _writing
+    except (OSError, Unwritable) as e:
+        raise UserError(f"{what} cannot be written to {self.folder} ({e.strerror}). Finished rounds are "
+                        "safe; make room or choose another store, and start again.") from e
+Store.set_aside, Store._writing = set_aside, _writing
 
 # %% ../../nbs/81_store.ipynb #ff1f15ca
 @contextmanager
@@ -250,22 +256,28 @@ def claim(self:Store,
     file = self.claim_file(name)
     with self._writing(f"The claim {file.name}"):
         self.folder.mkdir(parents=True, exist_ok=True)
-        holding = hold(file, wait); fd = holding.__enter__()
+        holding = hold(file, wait)
+        fd = holding.__enter__()
     try: yield fd is not None
     finally:
         if fd is not None: file.unlink(missing_ok=True)
         holding.__exit__(None, None, None)
 
-def claim_file(self:Store, name:str)->Path: return self.folder/f".{name}.claim" # in it `holder` reads who has it
+# in it `holder` reads who has it
+def claim_file(self:Store, name:str)->Path: return self.folder/f".{name}.claim"
 
 def sweep(self:Store)->list: # names of the files removed
     "Remove what killed processes left: temporary files and claims that nobody holds."
     gone = []
     for file in [f for f in self.folder.glob(".*") if f.suffix in (".part", ".claim")]:
         with hold(file, wait=False) as fd:
-            if fd is not None: file.unlink(missing_ok=True); gone.append(file.name)
+            if fd is not None:
+                file.unlink(missing_ok=True)
+                gone.append(file.name)
     return gone
-Store.claim, Store.claim_file, Store.sweep = claim, claim_file, sweep
+Store.claim = claim
+Store.claim_file = claim_file
+Store.sweep = sweep
 
 # %% ../../nbs/81_store.ipynb #728ffc1f
 def frame(
@@ -282,28 +294,36 @@ def frame(
         rows += [_row(head["run"], key, r) | (_made(head, r) if made else {}) for r in found.records]
     if runs is None: rows.sort(key=lambda row: row["key"]) # last: neighbours in a bundle are read together
     return pd.DataFrame(rows)
+Store.frame = frame
 
+# %% ../../nbs/81_store.ipynb #bbcb5d92
 def _row(run, key, record):
     "One line of the tidy table."
     found, made = record["result"], record["made"]
     facts = {k: run[k] for k in ("dataset", "sampler", "strategy", "seed", "validation", "dropout")}
-    return dict(key=key, **facts, model=run["recipe"]["model"], task=(run["task"] or {}).get("name"), round=found["index"], labels=found["labels"],
-                accuracy=found["accuracy"], members=sum(m) / len(m) if (m := found.get("members")) else None, loss=found["loss"],
+    return dict(key=key, **facts, model=run["recipe"]["model"], task=(run["task"] or {}).get("name"),
+                round=found["index"], labels=found["labels"],
+                accuracy=found["accuracy"], members=sum(m) / len(m) if (m := found.get("members")) else None,
+                loss=found["loss"],
                 per_class=found.get("per_class", LEFT_OUT), bought=found.get("bought", LEFT_OUT),
                 seconds=sum(made["seconds"].values()), device=_where(made))
 
 def _where(made):
     "A device and its number format; runs of two formats are not one experiment."
-    return f"{made.get('device', 'device not recorded')}, {made['precision'] if made.get('precision') in ('bf16', 'fp32') else 'number format not recorded'}"
+    precision = made.get("precision")
+    if precision not in ("bf16", "fp32"): precision = "number format not recorded"
+    return f"{made.get('device', 'device not recorded')}, {precision}"
 
 def _made(head, record):
     "How a round was made, as further columns; what a slim record left out is None."
-    run, made, found = head["run"], record["made"], record["result"]
+    run, made = head["run"], record["made"]
     recipe = {**asdict(Recipe()), **run["recipe"]} # a record leaves out what it has by default
-    picks = {k: found.get(k) for k in DROPPED}
-    return dict(**picks, slim=head.get("slim", False), passes=run["passes"], **{f"recipe_{k}": "+".join(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in recipe.items() if k != "model"},
-                **{f"seconds_{k}": v for k, v in made["seconds"].items()}, **{k: v for k, v in made.items() if k not in ("seconds", "device")})
-Store.frame = frame
+    picks = {k: record["result"].get(k) for k in DROPPED}
+    return dict(**picks, slim=head.get("slim", False), passes=run["passes"],
+                **{f"recipe_{k}": "+".join(map(str, v)) if isinstance(v, (list, tuple)) else v
+                   for k, v in recipe.items() if k != "model"},
+                **{f"seconds_{k}": v for k, v in made["seconds"].items()},
+                **{k: v for k, v in made.items() if k not in ("seconds", "device")})
 
 # %% ../../nbs/81_store.ipynb #39fa5a99
 def held(
@@ -352,32 +372,39 @@ def bundle_damage(
     "What is wrong with a bundle, in one sentence; empty where nothing is."
     if bundle.damage: return bundle.damage
     wrong = [damage for key in bundle.runs if (damage := read_bundled(bundle, key).damage)]
-    size, parts, total = bundle.stamp[1], bundle.part[1], len(bundle.runs)
+    size, parts = bundle.stamp[1], bundle.part[1]
+    total = len(bundle.runs)
     if size < bundle.size: return f"it is cut off: {total - len(wrong)} of its {total} runs are whole"
     if wrong: return f"{len(wrong)} of its {total} runs are damaged, first {wrong[0]}"
     if size > bundle.size: return "it is longer than its index says"
     there = {b.part[0] for b in open_bundles(bundle.file.parent) if b.name == bundle.name}
     if gone := set(range(1, parts + 1)) - there: return f"part {min(gone)} of {parts} is missing beside it"
     return ""
+Store.verify = verify
 
+# %% ../../nbs/81_store.ipynb #ee5aba71
 def export(self:Store,
     file:Path, # ends in .csv or .parquet
 )->int: # rows written
     "Write the whole table, provenance included, for other programs."
     file = Path(file)
     if not file.parent.is_dir():
-        raise UserError(f"There is no folder {file.parent} to export to: make it first, or give another file.")
+        raise UserError(
+            f"There is no folder {file.parent} to export to: make it first, or give another file.")
     table = self.frame(made=True)
     if file.suffix == ".csv":
         for c in ("per_class", "bought", "query"): table[c] = [json.dumps(v) for v in table.get(c, ())]
         write_atomic(file, table.to_csv(index=False).encode())
     elif file.suffix == ".parquet":
-        try: import pyarrow
-        except ImportError: raise UserError("Parquet needs the package pyarrow: pip install 'initpools[parquet]', or export to a .csv file.") from None
-        write_atomic(file, table.to_parquet(index=False))
-    else: raise UserError(f"A store is exported to a file that ends in .csv or .parquet, not to {file.name!r}.")
+        try: content = table.to_parquet(index=False)
+        except ImportError:
+            raise UserError("Parquet needs the package pyarrow: pip install 'initpools[parquet]', or export "
+                            "to a .csv file.") from None
+        write_atomic(file, content)
+    else:
+        raise UserError(f"A store is exported to a file that ends in .csv or .parquet, not to {file.name!r}.")
     return len(table)
-Store.verify, Store.export = verify, export
+Store.export = export
 
 # %% ../../nbs/81_store.ipynb #fbc335d2
 def diff(
@@ -391,21 +418,25 @@ def diff(
         one, two = (s.find(key) for s in (a, b))
         head = (one.head or two.head or {"run": {}})["run"]
         facts = dict(key=key, **{k: head.get(k) for k in ("dataset", "sampler", "strategy", "seed")})
-        pairs = [[s.records[i]["result"] if i < len(s.records) else None for s in (one, two)] for i in range(max(len(one.records), len(two.records)))]
+        pairs = [[s.records[i]["result"] if i < len(s.records) else None for s in (one, two)]
+                 for i in range(max(len(one.records), len(two.records)))]
         rows += [facts | found for x, y in pairs if (found := _compare(x, y))]
     rows.sort(key=lambda row: row["key"])
-    return pd.DataFrame(rows, columns=["key", "dataset", "sampler", "strategy", "seed", "round", "what", "accuracy", "loss", "bought", "query"])
+    return pd.DataFrame(rows, columns=["key", "dataset", "sampler", "strategy", "seed", "round", "what",
+                                       "accuracy", "loss", "bought", "query"])
 
 def _compare(x, y):
     "How two results of one round differ; None where they do not."
     if x and y and (gone := set(DROPPED) & (x.keys() ^ y.keys())): # one of them is slim
         x, y = ({k: v for k, v in z.items() if k not in gone} for z in (x, y))
     if x == y: return None
-    if x is None or y is None: return dict(round=(x or y)["index"], what="only in B" if x is None else "only in A")
+    if x is None or y is None:
+        return dict(round=(x or y)["index"], what="only in B" if x is None else "only in A")
     def share(k):
         if k not in x or k not in y: return None
         return len(set(x[k]) & set(y[k])) / max(len(x[k]), len(y[k]), 1) if x[k] != y[k] else 1.
-    return dict(round=x["index"], what="differs", accuracy=y["accuracy"] - x["accuracy"], loss=y["loss"] - x["loss"], bought=share("bought"), query=share("query"))
+    return dict(round=x["index"], what="differs", accuracy=y["accuracy"] - x["accuracy"],
+                loss=y["loss"] - x["loss"], bought=share("bought"), query=share("query"))
 
 # %% ../../nbs/81_store.ipynb #22d02b24
 def diff_text(
@@ -415,8 +446,14 @@ def diff_text(
     "What `diff` found, in a few lines."
     table, rounds = diff(a, b), [sum(len(s.find(key).records) for key in s.keys()) for s in (a, b)]
     counts = table.what.value_counts()
-    lines = [f"A {a.folder}: {rounds[0]} rounds; B {b.folder}: {rounds[1]} rounds", f"{rounds[0] - counts.get('only in A', 0) - counts.get('differs', 0)} rounds equal, {counts.get('differs', 0)} differ, {counts.get('only in A', 0)} only in A, {counts.get('only in B', 0)} only in B"]
+    lines = [f"A {a.folder}: {rounds[0]} rounds; B {b.folder}: {rounds[1]} rounds",
+             f"{rounds[0] - counts.get('only in A', 0) - counts.get('differs', 0)} rounds equal, "
+             f"{counts.get('differs', 0)} differ, {counts.get('only in A', 0)} only in A, "
+             f"{counts.get('only in B', 0)} only in B"]
     if len(differ := table[table.what == "differs"]):
         first = differ.groupby("key", sort=False).head(1)
-        lines += [f"{first.key.size} runs differ; accuracy by {differ.accuracy.abs().max():.4f} at most, {differ.accuracy.mean():+.4f} on average; loss by {differ.loss.abs().max():.3g} at most", "the first round of each that differs (bought, query: share of images in common):", first.head(20).round(4).to_string(index=False)]
+        lines += [f"{first.key.size} runs differ; accuracy by {differ.accuracy.abs().max():.4f} at most, "
+                  f"{differ.accuracy.mean():+.4f} on average; loss by {differ.loss.abs().max():.3g} at most",
+                  "the first round of each that differs (bought, query: share of images in common):",
+                  first.head(20).round(4).to_string(index=False)]
     return "\n".join(lines)

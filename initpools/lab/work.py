@@ -7,7 +7,7 @@ __all__ = ['GIVEN_UP', 'provenance', 'cpu_name', 'peak_mb', 'batches', 'How', 'l
            'make_artefact', 'artefacts_of', 'owned', 'Patience']
 
 # %% ../../nbs/82_work.ipynb #e76aec7a
-import os, platform, time
+import platform, time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +31,11 @@ def provenance(
     "What a record says of its making."
     import numpy, torch
     gpu = device.startswith("cuda")
-    return dict(initpools=__version__, python=platform.python_version(), torch=torch.__version__, numpy=numpy.__version__, cuda=torch.version.cuda if gpu else None,
-                device=torch.cuda.get_device_name(device) if gpu else cpu_name(), threads=torch.get_num_threads(), precision=number_format(device, precision), peak_mb=peak_mb(),
+    return dict(initpools=__version__, python=platform.python_version(), torch=torch.__version__,
+                numpy=numpy.__version__, cuda=torch.version.cuda if gpu else None,
+                device=torch.cuda.get_device_name(device) if gpu else cpu_name(),
+                threads=torch.get_num_threads(), precision=number_format(device, precision),
+                peak_mb=peak_mb(),
                 **({"peak_gpu_mb": torch.cuda.max_memory_allocated(device) // 2**20} if gpu else {}))
 
 def cpu_name(): # -> str
@@ -54,7 +57,9 @@ def batches(
 )->list: # of lists of Run
     "Runs that belong together."
     groups = {}
-    for run in runs: groups.setdefault((run.world, run.seed, run.sampler, run.task, run.budgets, run.recipe), []).append(run)
+    for run in runs:
+        groups.setdefault((run.world, run.seed, run.sampler, run.task, run.budgets, run.recipe),
+                          []).append(run)
     by_data = {}
     for (world, *_), group in groups.items(): by_data.setdefault(world, []).append(group)
     return [sum(gs[i:i + cohort], []) for gs in by_data.values() for i in range(0, len(gs), cohort)]
@@ -97,7 +102,7 @@ def gathered(
     tell, # function(rounds done, note)
     every:float=0, # seconds between two writes; 0: each round at once
 ): # gives a function(run, round, made) that keeps a round
-    "Write rounds at once, or those of some seconds together; all of them when the block ends, however it ends."
+    "Write rounds at once, or those of some seconds together; all of them when the block ends."
     waiting, last = {}, time.monotonic()
     def write():
         errors, before = [], sum(map(len, waiting.values()))
@@ -116,7 +121,9 @@ def gathered(
 
 def put_all(store, run, rounds, fingerprint): # -> an error for each round that could not be kept
     "Keep rounds together; where that fails, as many of them as there is room for."
-    try: store.add_all(run, rounds, fingerprint); return []
+    try:
+        store.add_all(run, rounds, fingerprint)
+        return []
     except UserError as e:
         if len(rounds) == 1: return [e]
     first = put_all(store, run, rounds[:1], fingerprint)
@@ -138,7 +145,8 @@ def do_share(
         if missing := [run for key, run in mine.items() if len(finished[key]) < len(run.budgets)]:
             with gathered(store, data.fingerprint, tell, learner_of(runs[0].recipe).gather) as keep:
                 compute = Compute(device, how.precision)
-                for run, r in how.learn(missing, data, finished, how.cohort, compute, lambda text: tell(0, text), how.root):
+                for run, r in how.learn(missing, data, finished, how.cohort, compute,
+                                        lambda text: tell(0, text), how.root):
                     keep(run, r, provenance(device, how.precision))
     return [run for run in runs if run.key not in mine]
 
@@ -151,7 +159,8 @@ def make_artefact(
     "Train one pretext artefact, if it is not in the cache."
     adopt(how.own)
     task, dataset = wanted
-    pretext(task, load_once((dataset, "", 0), how.root), pick_device(how.device), lambda text: tell(0, f"{task.name}, seed {task.seed}: {text}"), how.root)
+    pretext(task, load_once((dataset, "", 0), how.root), pick_device(how.device),
+            lambda text: tell(0, f"{task.name}, seed {task.seed}: {text}"), how.root)
     return []
 
 def artefacts_of(
@@ -173,7 +182,9 @@ class Patience:
     def __init__(self,
         store:Store, # where rounds arrive
         tries:int=3, # deaths in a row without a finished round
-    ): self.store, self.tries, self.deaths = store, tries, {}
+    ):
+        self.store, self.tries = store, tries
+        self.deaths = {}
 
     def lost(self,
         job, # the runs of a share, or what `make_artefact` takes
@@ -185,4 +196,5 @@ class Patience:
         self.deaths[name] = done, deaths + 1 if done == before else 1
         return self.deaths[name][1] >= self.tries
 
-GIVEN_UP = "A worker died again and again without finishing a round, perhaps for want of memory: use fewer workers, or a smaller cohort."
+GIVEN_UP = ("A worker died again and again without finishing a round, perhaps for want of memory: use fewer "
+            "workers, or a smaller cohort.")

@@ -15,6 +15,7 @@ import torch
 
 from ..core import UserError, digest, hold, writing
 from ..data.images import load
+from . import features as made
 from .features import Features, features_of
 from ..geometry import blocks, normalise
 from ..trainer.heads import Rows
@@ -62,6 +63,11 @@ class FeatureSet:
     test: Rows
     fingerprint: str   # of images, network and directions
     root: str = None   # data root
+    network: str = ""  # that made the features
+
+    @cached_property
+    def frozen(self): # -> Frozen, the network itself
+        return made.network(self.network, self.name, self.root)[0]
 
     @cached_property
     def images(self): # -> Dataset
@@ -73,6 +79,7 @@ class FeatureSet:
                             "other labels: make the features again.")
         return data
 
+# %% ../../nbs/41_feature_sets.ipynb #1cd4a532
 def feature_set(
     data:str, # a data set, or features:DIR
     network:str, # as for `features_of`: pixels, simclr:EPOCHS:MODEL, efficientnet_lite0@96, a checkpoint file
@@ -93,4 +100,5 @@ def feature_set(
     y = [torch.as_tensor(np.array(f.labels()), dtype=torch.int64) for f in (train, test)]
     classes = tuple(train.manifest.classes)
     print_of = digest("feature set", train.manifest.key, test.manifest.key, r)
-    return FeatureSet(data, Rows(rows(train), y[0], classes), Rows(rows(test), y[1], classes), print_of, root)
+    return FeatureSet(data, Rows(rows(train), y[0], classes), Rows(rows(test), y[1], classes), print_of,
+                      root, network)

@@ -37,7 +37,8 @@ def lead_panel(
 def _in_points(ax, margin):
     "A vertical axis of points: linear within twice the margin, logarithmic beyond."
     ax.set_yscale("symlog", linthresh=200 * margin, linscale=1)
-    whole = [0, *(s * v for v in (.5, 1, 2, 5, 10, 20, 50) for s in (-1, 1) if v >= 100 * margin)]
+    beyond = [v for v in (.5, 1, 2, 5, 10, 20, 50) if v >= 100 * margin]
+    whole = [*(-v for v in beyond), 0, *beyond]
     low, high = ax.get_ylim()
     ticks = sorted(t for t in whole if low <= t <= high)
     ax.set_yticks(ticks, [f"{t:+g}" if t else "0" for t in ticks])
@@ -137,7 +138,8 @@ def verdict_maps(
 def _key(fig, margin):
     "What the colours of a map say."
     import matplotlib.pyplot as plt
-    said = {w: w for w in VERDICTS} | {"equal": f"equal within {100 * margin:g} point{'s' if margin != .01 else ''}"}
+    said = ({w: w for w in VERDICTS}
+            | {"equal": f"equal within {100 * margin:g} point{'s' if margin != .01 else ''}"})
     looks = [dict(fc=face, hatch=hatch) for face, _, hatch in VERDICTS.values()]
     handles = [plt.Rectangle((0, 0), 1, 1, ec="#999999", lw=.5, **look) for look in looks]
     fig.legend(handles, said.values(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)

@@ -33,21 +33,26 @@ def curve_areas(
         run = run.sort_values("labels")
         width = run.labels.iloc[-1] - run.labels.iloc[0]
         return np.trapezoid(run.accuracy, run.labels) / width if width else run.accuracy.iloc[0]
-    return frame.groupby(["sampler", "strategy", "seed"], sort=False)[["labels", "accuracy"]].apply(area).rename("area").reset_index()
+    return frame.groupby(["sampler", "strategy", "seed"],
+                         sort=False)[["labels", "accuracy"]].apply(area).rename("area").reset_index()
 
 # %% ../../nbs/90_statistics.ipynb #9e872022
 def labelled_overlap(
     frame:pd.DataFrame, # tidy rounds, with the images bought in each
     reference:str="random", # the sampler compared with
-)->pd.DataFrame: # one row a run and round: sampler, strategy, seed, round, labels, shared; none without runs to compare with
+)->pd.DataFrame: # a row a run and round: sampler, strategy, seed, round, labels, shared
     "What runs have labelled in common with those of a random pool."
     have, rows = {}, []
     for (sampler, strategy, seed), g in frame.groupby(["sampler", "strategy", "seed"], sort=False):
         seen = set()
-        for r in g.sort_values("round").itertuples(): have[strategy, r.round, sampler, seed] = seen = seen | set(r.bought)
+        for r in g.sort_values("round").itertuples():
+            have[strategy, r.round, sampler, seed] = seen = seen | set(r.bought)
     for (strategy, index, sampler, seed), mine in have.items():
-        others = [theirs for (*at, s, t), theirs in have.items() if at == [strategy, index] and s == reference and (t == seed) == (sampler != reference)]
-        if others: rows.append(dict(sampler=sampler, strategy=strategy, seed=seed, round=index, labels=len(mine), shared=float(np.mean([len(mine & o) / len(mine) for o in others]))))
+        others = [theirs for (*at, s, t), theirs in have.items()
+                  if at == [strategy, index] and s == reference and (t == seed) == (sampler != reference)]
+        if others:
+            rows.append(dict(sampler=sampler, strategy=strategy, seed=seed, round=index, labels=len(mine),
+                             shared=float(np.mean([len(mine & o) / len(mine) for o in others]))))
     return pd.DataFrame(rows, columns=["sampler", "strategy", "seed", "round", "labels", "shared"])
 
 # %% ../../nbs/90_statistics.ipynb #b368634b
@@ -65,10 +70,11 @@ def differences(
     values:pd.DataFrame, # columns sampler, strategy, seed and `value`
     value:str, # the column compared
     reference:str|list="random", # the sampler, or the strategy, compared with; or several, whose mean it is
-    of:str="sampler", # what is compared: "sampler", averaged over strategies, or "strategy", averaged over samplers
+    of:str="sampler", # what is compared: "sampler" or "strategy", averaged over the other
 )->pd.DataFrame: # one row each: mean difference, its interval, n seeds
     "Paired differences of every sampler or strategy from a reference, averaged over the other."
-    table = values.pivot_table(index=["strategy" if of == "sampler" else "sampler", "seed"], columns=of, values=value, sort=False)
+    table = values.pivot_table(index=["strategy" if of == "sampler" else "sampler", "seed"], columns=of,
+                               values=value, sort=False)
     among = [reference] if isinstance(reference, str) else list(reference)
     for r in among:
         if r not in table: raise UserError(f"Differences from {r!r} need its runs: add it to the grid.")
@@ -146,7 +152,8 @@ def limits(
     "Whether random, the reference, leaves a difference no room to show."
     said = f"random is at {100 * value:.1f} %"
     if value - least < .05: return f"floor: {said}" + (f", chance at {100 * least:.1f} %" if least else "")
-    if most - value < .02 and claim != "below": return f"ceiling: {said}" + (f" of {100 * most:.1f} %" if most < 1 else "")
+    if most - value < .02 and claim != "below":
+        return f"ceiling: {said}" + (f" of {100 * most:.1f} %" if most < 1 else "")
     return ""
 
 # %% ../../nbs/90_statistics.ipynb #e1fe1aaf
@@ -259,8 +266,16 @@ def hard_classes(
     k = k or max(3, c // 10)
     for (sampler, strategy, seed), g in frame.groupby(["sampler", "strategy", "seed"], sort=False):
         g = g.sort_values("round")
-        counts, right = np.bincount(y[list(g.bought.iloc[0])], minlength=c), np.array(g.per_class.iloc[-1], float)
-        most, worst = (top_k(v, k, stream("hard", what, sampler, strategy, seed)) for what, v in (("most", counts.astype(float)), ("worst", -np.nan_to_num(right, nan=1.))))
-        rows.append(dict(sampler=sampler, seed=seed, common=len(set(most) & set(worst)), correlation=stats.spearmanr(counts, right).statistic if len(set(counts)) > 1 else np.nan))
-    table = pd.DataFrame(rows).groupby(["sampler", "seed"], sort=False).mean(numeric_only=True).groupby("sampler", sort=False)
-    return table.mean().assign(chance=k * k / c, of=k, n=table.size()).reset_index()[["sampler", "common", "of", "chance", "correlation", "n"]]
+        counts = np.bincount(y[list(g.bought.iloc[0])], minlength=c)
+        right = np.array(g.per_class.iloc[-1], float)
+        most, worst = (
+            top_k(v, k, stream("hard", what, sampler, strategy, seed))
+            for what, v in (("most", counts.astype(float)), ("worst", -np.nan_to_num(right, nan=1.))))
+        rows.append(
+            dict(sampler=sampler, seed=seed, common=len(set(most) & set(worst)),
+                 correlation=stats.spearmanr(counts, right).statistic if len(set(counts)) > 1 else np.nan))
+    table = pd.DataFrame(rows).groupby(["sampler", "seed"],
+                                       sort=False).mean(numeric_only=True).groupby("sampler", sort=False)
+    return table.mean().assign(
+        chance=k * k / c, of=k,
+        n=table.size()).reset_index()[["sampler", "common", "of", "chance", "correlation", "n"]]

@@ -9,7 +9,7 @@ __all__ = ['LOSS', 'FEATURES', 'CLUSTERS', 'DYNAMICS', 'RULES', 'PROBS', 'PASSES
 
 # %% ../../nbs/69_rules.ipynb #3e12de21
 import ast
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
@@ -35,7 +35,7 @@ from .submodular import facility_location, facility_location_mi, graph_cut, grap
 from .submodular import log_det, log_det_mi
 from .typical import activeft, facility, kmedoids, maxherding, probcover, typiclust, usl
 from .uncertainty import least_confidence, max_entropy, min_margin
-from ..state import on_part, select_random
+from ..state import select_random
 
 # %% ../../nbs/69_rules.ipynb #994f4a6b
 @dataclass(frozen=True)
@@ -51,12 +51,16 @@ class Rule:
     streams: bool = False # reads features block by block
     candidates: int = 0   # unlabelled images that it sees as a query; 0 for all
     anew: bool = False    # a larger pool does not contain the smaller one
+    begun: bool = False   # goes on from labelled images: with none, its first pick is at random
     version: int = 1      # another one for each change of what it picks
     @property
     def peeks(self): return "truth" in self.reads # looks at labels that nobody has yet
 
 # %% ../../nbs/69_rules.ipynb #c7319415
-LOSS, FEATURES, CLUSTERS, DYNAMICS = ("loss",), ("features",), ("clusters",), ("dynamics",)
+LOSS = ("loss",)
+FEATURES = ("features",)
+CLUSTERS = ("clusters",)
+DYNAMICS = ("dynamics",)
 RULES = { # name -> rule; what a pretext task's views are enough for
     "uniform":             Rule(uniform, "Uniform (peeks)", ("truth",), anew=True, streams=True),
     "hardest":             Rule(hardest, "Hardest", LOSS),
@@ -74,7 +78,7 @@ RULES = { # name -> rule; what a pretext task's views are enough for
     "cartography_equal":     Rule(cartography_equal, "Map, hard, by cluster", DYNAMICS + FEATURES, anew=True),
     "single_batch_kmeans": Rule(single_batch_kmeans, "k-means, one each", FEATURES, anew=True, streams=True),
     "multi_batch_kmeans":  Rule(multi_batch_kmeans, "k-means, multi-batch", FEATURES, streams=True),
-    "coreset":             Rule(unit_core_set, "Core-set", FEATURES, streams=True),
+    "coreset":             Rule(unit_core_set, "Core-set", FEATURES, streams=True, begun=True),
     "kmedoids":            Rule(kmedoids, "k-medoids", FEATURES, anew=True),
     "facility_location":   Rule(facility, "Facility location", FEATURES),
     "activeft":            Rule(activeft, "ActiveFT", FEATURES, anew=True),
@@ -82,7 +86,10 @@ RULES = { # name -> rule; what a pretext task's views are enough for
 }
 
 # %% ../../nbs/69_rules.ipynb #595e141c
-PROBS, PASSES, VOTES, HEAD = ("probs",), ("mc_probs",), ("member_probs",), ("projection",)
+PROBS = ("probs",)
+PASSES = ("mc_probs",)
+VOTES = ("member_probs",)
+HEAD = ("projection",)
 TEMPERED, CALIBRATED = ("logits", "temperature"), (Calibration,)
 QUERIES = { # name -> rule; chance, uncertainty, covers, dropout, committees
     "random":           Rule(select_random, "Passive learning", streams=True),
@@ -95,7 +102,7 @@ QUERIES = { # name -> rule; chance, uncertainty, covers, dropout, committees
                              TEMPERED, terms=CALIBRATED),
     "min_margin_t":     Rule(partial(min_margin, temperature="view"), "Min-margin (calibrated)",
                              TEMPERED, terms=CALIBRATED),
-    "coreset_features": Rule(core_set, "Core-set (greedy)", FEATURES),
+    "coreset_features": Rule(core_set, "Core-set (greedy)", FEATURES, begun=True),
     "coreset_projection": Rule(partial(core_set, view="projection"), "Core-set (projection)", HEAD),
     "dbal":             Rule(dbal, "DBAL", PASSES, dropout=True),
     "bald":             Rule(bald, "BALD", PASSES, dropout=True),
@@ -114,7 +121,7 @@ QUERIES = { # name -> rule; chance, uncertainty, covers, dropout, committees
 # %% ../../nbs/69_rules.ipynb #44632e94
 ATTACKS = "images", "model"
 QUERIES |= { # features, gradients, adversaries, sets
-    "robust_coreset":   Rule(robust_core_set, "Core-set (robust)", FEATURES),
+    "robust_coreset":   Rule(robust_core_set, "Core-set (robust)", FEATURES, begun=True),
     "kmeans_features":  Rule(kmeans_features, "k-means", FEATURES),
     "density_weighted": Rule(density_weighted, "Density-weighted", (*FEATURES, *PROBS)),
     "cluster_margin":   Rule(cluster_margin, "Cluster-margin", (*FEATURES, *PROBS)),
@@ -225,7 +232,7 @@ VIEWS = { # view -> what it is, one row an image
 }
 
 def rule(
-    **facts, # fields of Rule: title, reads, members, dropout, terms, heavy, streams, candidates, anew
+    **facts, # fields of Rule: title, reads, members, dropout, terms, heavy, streams, candidates, anew, begun
 ): # a decorator
     "Let a function say what it needs."
     for name in facts: lookup("fact of a rule", name, dict.fromkeys(FACTS))
