@@ -240,6 +240,13 @@ def test_all_code_is_linted():
     assert not ours - {Path(f) for f in read}
 
 
+def test_exported_modules_name_nothing_unknown():
+    "A name that only a notebook's other cells import would be missing in the package."
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "initpools", "--select", "F821"], capture_output=True,
+                          text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
 def test_no_test_needs_a_group():
     "What tests share is made once behind a lock: any runner may spread them over processes as it likes."
     assert not [p.name for p in (ROOT/"tests").glob("*.py") if "mark.xdist" + "_group" in p.read_text()]

@@ -112,6 +112,7 @@ def budget_curves(
     subtitle:str="", # what was run
 ): # -> Figure
     "Values and paired differences against the number of labels."
+    import matplotlib.pyplot as plt
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 4.3), layout="constrained")
     stats, gaps = frame.groupby(["strategy", "labels"]).value.agg(["mean", "std"]) * 100, from_random(frame)
     for s in in_order(frame.strategy, TITLES):
