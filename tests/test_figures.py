@@ -9,6 +9,7 @@ from pathlib import Path
 
 import papermill
 import pytest
+import yaml
 
 from initpools.core import UserError
 from initpools.report.figure import check_names, read_parameters, run_figure, templates, write_facts
@@ -117,9 +118,12 @@ BENCHMARKS = { # template -> parameters that make it a matter of seconds; what i
                                threads=1),
     "benchmark_frozen": dict(probes=4, labels=50, reference=1, reference_epochs=1, clusters=10, pairs=1, images=64,
                              data="digits", backbone="pixels", large=2000, niter=2, threads=1),
+    "benchmark_rounds": dict(grids=[["digits", 20, 1]], samplers=["random"], strategies=["random", "min_margin"],
+                             features="pixels", components=16, queries=1, workers=1),
 }
 # the others judge by a target
-SAID = {"benchmark_training": "of a lone convolution", "benchmark_frozen": "distinct picks"}
+SAID = {"benchmark_training": "of a lone convolution", "benchmark_frozen": "distinct picks",
+        "benchmark_rounds": "digits"}
 
 
 @pytest.mark.parametrize("template", BENCHMARKS)
@@ -130,7 +134,8 @@ def test_small_benchmarks(template, tmp_path, monkeypatch):
 
 
 def test_every_template_is_run():
-    elsewhere = {"learning_curves", "strategies", "transfer", "low_budget"} # below, and in test_low_budget
+    elsewhere = {"learning_curves", "strategies", "transfer", "pools_compared", "answer", "answer_plan",
+                 "low_budget"} # below, and in test_low_budget
     # its workers are shot by the clock, so that a slow machine would never finish; the same faults are in test_resume
     # and test_cluster
     shot = {"benchmark_grid"}
@@ -145,6 +150,28 @@ def test_learning_curves_twice(tmp_path, monkeypatch):
     assert one == two
     assert "0 done" in second and "16 found" in second
     assert "not run" in second and "hard ones" in second
+
+
+POOLS = dict(dataset="digits", features="pixels", components=16, samplers=["random", "uniform", "kmeans_equal@pixels"],
+             strategies=["random", "min_margin"], seeds=6, initial=20, budget=20, queries=2, recipe="tuned", share=.8)
+
+
+def test_the_answer_is_planned_and_drawn(tmp_path, monkeypatch):
+    "A grid by its parameter file: planned, compared, read again, and on the page of all grids; some seeds are missing."
+    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
+    (tmp_path/"plans").mkdir()
+    (tmp_path/"plans"/"small.yml").write_text(yaml.safe_dump(POOLS))
+    home = dict(folder=str(tmp_path/"plans"))
+    plan = run_figure("answer_plan", home | dict(seeds=[5, 6]), tmp_path/"plan"/"answer_plan.ipynb")
+    assert "36 runs" in (tmp_path/"plan"/"answer_plan.json").read_text() and "equal within" in plan.read_text()
+    small = POOLS | dict(name="smoke_pools", covering=["kmeans_equal@pixels"], executor="local", seeds=5)
+    _, second = same_twice("pools_compared", small, tmp_path)
+    assert "90 found" in second and "H1. After the last round" in second
+    page = home | dict(grids=["small"], luck=[])
+    out = run_figure("answer", page, tmp_path/"answer"/"answer.ipynb")
+    assert "5 of 6" in out.read_text() and "H1. digits" in (tmp_path/"answer"/"answer.json").read_text()
+    with pytest.raises(UserError, match="No grid has 7 whole seeds"):
+        run_figure("answer", page | dict(fewest=7), tmp_path/"none"/"answer.ipynb")
 
 
 def test_strategies_twice(tmp_path, monkeypatch):
