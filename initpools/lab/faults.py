@@ -22,8 +22,12 @@ from .work import batches, peak_mb
 def small_grid(
     seeds:int=2, # repeats
     queries:int=2, # rounds but one
+    features:str="", # frozen features in place of a network on images
 )->list: # of Run
-    "A grid of quick runs, half of which wait for a pretext task."
+    "A grid of quick runs; networks on images, half of which wait for a pretext task, or heads on features."
+    if features:
+        return grid(samplers=["random", f"kmeans_equal@{features}"], strategies=["random", "min_margin", "badge"],
+                    seeds=seeds, initial=10, budget=10, queries=queries, features=features, components=16)
     runs = grid(samplers=["random", "vae"], strategies=["random", "min_margin", "dbal"], seeds=seeds,
                 initial=10, budget=10, queries=queries, pretext_epochs=3)
     return [replace(r, recipe=replace(r.recipe, epochs=3, min_steps=0)) for r in runs]
@@ -38,16 +42,16 @@ if __name__ == "__main__": begun(sys.argv[1:])
 """
 
 def begun(
-    args, # folder of the store, seeds, queries, executor, largest file in bytes
+    args, # folder of the store, seeds, queries, executor, largest file in bytes, features
 ):
     "What a process does that is going to be disturbed."
-    folder, seeds, queries, executor, largest = args
+    folder, seeds, queries, executor, largest, features = args
     if int(largest): resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest), int(largest)))
     signal.signal(signal.SIGHUP, signal.SIG_DFL) # as in a terminal, where they may have been ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
     print("ready", flush=True)
     sys.stdin.readline()
-    runs, root = small_grid(int(seeds), int(queries)), os.environ["INITPOOLS_DATA"]
+    runs, root = small_grid(int(seeds), int(queries), features), os.environ["INITPOOLS_DATA"]
     try: execute(runs, Store(folder), executor, device="cpu", root=root)
     except UserError as e: sys.exit(f"\n{e}")
 
@@ -58,13 +62,15 @@ def begin(
     executor:str="local", # where it executes
     largest:int=0, # bytes that a file may have, in place of a full disk; 0 for any
     go:bool=True, # at once; otherwise when it is written a line
+    features:str="", # as for `small_grid`
 ): # -> subprocess.Popen
     "Start another process that executes the small grid."
     env = {**os.environ, "INITPOOLS_DATA": str(Path(folder).parent/"data"),
            "PYTHONPATH": f"{repo_root()}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
            "OMP_NUM_THREADS": "1"}
+    given = map(str, (folder, seeds, queries, executor, largest, features))
     p = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(folder), str(seeds), str(queries), executor, str(largest)], env=env,
+        [sys.executable, "-c", CHILD, *given], env=env,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
     if p.stdout.readline() != "ready\n": raise RuntimeError(p.communicate()[1])
     if go: p.stdin.write("\n")
@@ -121,6 +127,7 @@ def kill_test(
     seeds:int=2, # of the grid
     queries:int=2, # of the grid
     most:int=5, # rounds that are stored between two kills, at most
+    features:str="", # as for `small_grid`
 )->list: # of dict: what happened each time
     "Kill a grid again and again; whenever it is done, begin a new one; at last let it finish."
     chance = random.Random(0)
@@ -129,7 +136,7 @@ def kill_test(
     killed = 0
     store = Store(Path(folder)/"0"/"store")
     while killed < kills or rows[-1]["what"] != "finished":
-        before, p = lines(store), begin(store.folder, seeds, queries)
+        before, p = lines(store), begin(store.folder, seeds, queries, features=features)
         if killed < kills: what = kill(p, store, chance, killed % 2 == 1, most)
         else: what = "finished" if p.wait() == 0 else "broken"
         found, differ = lines(store), diff(whole, store).what.value_counts() if store.folder.exists() else {}
