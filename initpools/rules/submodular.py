@@ -11,7 +11,7 @@ __all__ = ['unit_rows', 'embedding_factors', 'similarity', 'FacilityLocation', '
 import numpy as np
 
 from ..core import UserError, check_budget
-from ..state import State
+from ..state import State, candidates_of
 from .bayesian import lazy_greedy
 from .gradient import guessed_residual
 from .uncertainty import check_labels, check_probs, model_features
@@ -127,8 +127,7 @@ def candidate_factors(
 )->tuple: # pool indices, their factors, the factors of the labelled images
     "The candidates, and what similarities need."
     check_budget(k, len(state.unlabelled))
-    among = state.unlabelled
-    if len(among) > max(candidates, k): among = rng.choice(among, max(candidates, k), replace=False)
+    among = state.unlabelled[candidates_of(state, k, rng, candidates)]
     labelled = embedding_factors(state, state.labelled, embedding, view) if len(state.labelled) else None
     return among, embedding_factors(state, among, embedding, view), labelled
 
