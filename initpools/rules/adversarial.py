@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.augment import augment, normalise
+from ..data.augment import augment, standardise
 from ..data.images import channel_statistics
 from ..core import UserError, check_budget, top_k
 from ..pretext.vae import kl_divergence
@@ -196,7 +196,7 @@ def unlikeness(
              tensor(labelled, torch.float32), tensor(y, torch.int64))
     sides, x = [tensor(s, torch.int64) for s in (state.labelled, state.unlabelled)], x.to(device)
     def cast(): return autocast(device, precision)
-    def show(i): return normalise(x[i], mean, std).to(memory_format=torch.channels_last)
+    def show(i): return standardise(x[i], mean, std).to(memory_format=torch.channels_last)
     seed = int(rng.integers(2**62))
     with seeded("adversary", seed):
         players = Players(x.shape[1], x.shape[2], game, facts[0].shape[1], classes)
@@ -327,7 +327,7 @@ class Critic(Term):
         job, i = self.job, self.rest[torch.randint(len(self.rest), (len(step.y),), generator=self.g)]
         images = job.data.train.x[i.to(job.data.train.x.device)].to(job.device)
         images = augment(images, job.recipe.augment, self.g)
-        other = job.net.embed(normalise(images, job.data.mean, job.data.std))
+        other = job.net.embed(standardise(images, job.data.mean, job.data.std))
         self.pair = step.features.detach().float(), other.detach().float()
         return self.mu * (self.net(other).float().mean() - self.net(step.features).float().mean())
 
@@ -452,7 +452,7 @@ def nearest_boundary(
     f, fit = classifier(state), state.model
     check_labels(state)
     bytes_ = torch.as_tensor(np.ascontiguousarray(state("images")))
-    def show(i): return normalise(bytes_[i].to(fit.device), fit.mean, fit.std).float()
+    def show(i): return standardise(bytes_[i].to(fit.device), fit.mean, fit.std).float()
     def measure(ids, how):
         return (torch.cat([how(f, show(i)) for i in ids.split(batch)]).cpu().numpy() if len(ids)
                 else np.zeros(0))

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from scipy.special import rel_entr, softmax
 from torch import nn
 
-from ..data.augment import augment, normalise as normalised
+from ..data.augment import augment, standardise
 from ..core import UserError, check_budget, top_k
 from ..geometry import k_center, normalise
 from .clustered import fill_apart
@@ -403,8 +403,8 @@ class Discrepancy(Snapshot):
         if len(self.ids):
             i = self.ids[torch.randint(len(self.ids), (len(step.y),), generator=self.g)]
             picked = self.job.data.train[i].x.to(self.job.device)
-            u = normalised(augment(picked, self.job.recipe.augment, self.g), self.job.data.mean,
-                           self.job.data.std)
+            u = standardise(augment(picked, self.job.recipe.augment, self.g), self.job.data.mean,
+                            self.job.data.std)
             student.append(self.job.net(u).float())
             teacher.append(self.teacher(u).float())
         return self.weight * sum(F.mse_loss(s, t) for s, t in zip(student, teacher))
