@@ -15,7 +15,7 @@ from initpools.data import images as datasets
 from initpools.core import UserError
 from initpools.data.images import REDUCED, SCALED, TURNED, decode, load, picture
 from initpools.pretext.features import features_of, open_features
-from initpools.data.files import list_files, read_image, read_told
+from initpools.data.files import list_files, read_image, read_told, source
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["plain.png", "copy of plain.png", "line\nbreak.png", "carriage\rreturn.png", "next\x85line.png",
@@ -313,3 +313,20 @@ def test_heic_is_read_where_the_package_is(tmp_path, monkeypatch):
         if "TOY" in Image.ID: Image.ID.remove("TOY")
     assert all(x is None and "pillow-heif" in why for x, (why,) in seen[None][0])
     assert [x.tolist() for x, _ in seen[Package][0]] == [[[[5, 6, 7]]]] * 2 and seen[Package][1] != seen[None][1]
+
+
+@pytest.mark.parametrize("folders, classes, train, test", [
+    (["cat", "dog"], 2, 8, 2),
+    (["train", "cat", "dog"], 3, 12, 3),
+    (["train/cat", "train/dog", "val/cat", "val/dog"], 2, 10, 10)])
+def test_memory_and_disk_read_a_folder_alike(tmp_path, folders, classes, train, test):
+    "What the folders in a folder mean is the same for images in memory and for files on disk."
+    for f, inside in enumerate(folders):
+        (tmp_path/inside).mkdir(parents=True)
+        for i in range(5): grey(np.full((8, 8), 20 * f + i, np.uint8)).save(tmp_path/inside/f"{i}.png")
+    name = f"folder:{tmp_path}@8"
+    data = load(name)
+    parts = [source(name, part) for part in ("train", "test")]
+    assert [len(p) for p in parts] == [len(data.train), len(data.test)] == [train, test]
+    assert all(len(p.classes) == classes == len(data.train.classes) for p in parts)
+    for files, images in zip(parts, (data.train, data.test)): assert files.y.tolist() == images.y.tolist()

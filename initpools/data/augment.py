@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['YIQ', 'TURN', 'STRONG', 'AUGMENTS', 'random_flip', 'random_crop', 'random_resized_crop', 'luma', 'recolour',
            'colour_jitter', 'random_grey', 'blur', 'random_blur', 'warp', 'affine', 'autocontrast', 'equalise',
-           'sharpen', 'cutout', 'random_operations', 'random_strong', 'rand_augment', 'augment', 'normalise']
+           'sharpen', 'cutout', 'random_operations', 'random_strong', 'rand_augment', 'augment', 'standardise']
 
 # %% ../../nbs/12_augment.ipynb #ded6ffcb
 import torch
@@ -277,12 +277,12 @@ def augment(
     return x
 
 # %% ../../nbs/12_augment.ipynb #4220f812
-def normalise(
+def standardise(
     x:torch.Tensor, # (n, c, h, w) uint8, or float from 0 to 255
     mean, # a channel, in [0, 1]
     std, # a channel, in [0, 1]
 )->torch.Tensor: # (n, c, h, w) float32, channels_last
-    "Bytes to normalised floats."
+    "Bytes to floats of mean 0 and deviation 1 a channel."
     scale = torch.tensor([1 / (255 * s) for s in std], device=x.device)
     shift = torch.tensor([-m / s for m, s in zip(mean, std)], device=x.device)
     x = x.contiguous(memory_format=torch.channels_last).to(torch.float32, copy=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from ..core import UserError, data_root
-from .images import HEIF_FILES, IMAGE_FILES, class_folders, image_files, list_folder, load
-from .images import picture, printable, reads_heif, set_apart, unopened
+from .images import HEIF_FILES, IMAGE_FILES, class_folders, folder_and_size, image_files
+from .images import list_folder, load, part_folder, picture, printable, reads_heif, set_apart, unopened
 
 # %% ../../nbs/11_files.ipynb #7773b706
 def readable_size(
@@ -63,9 +63,6 @@ def list_files(
 )->Files:
     "The images of a folder, with labels where sub-folders give them."
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}: give the path of a folder of images, or of one with a "
-                        "sub-folder a class.")
     if class_folders(folder):
         files, y, classes = list_folder(folder)
         return Files(folder, tuple(str(f.relative_to(folder)) for f in files), y.astype(np.int64),
@@ -115,17 +112,14 @@ STREAMED = {"imagenet": imagenet, "imagenet_lt": imagenet_lt} # name -> function
 
 def own_folder(folder:Path, part:str)->Files:
     "A part of a folder of one's own."
-    names = ("train",) if part == "train" else ("test", "val")
-    inside = next((folder/p for p in names if (folder/p).is_dir()), None)
-    if inside: return list_files(inside)
+    if inside := part_folder(folder, part): return list_files(inside)
     files = list_files(folder)
     if files.y is None:
         if part == "train": return files
         raise UserError(
             f"{folder} has no labels, so nothing can be tested on it: let `initpools choose` pick images, or "
             f"sort them into {folder/'train'} and {folder/'test'} with one sub-folder a class.")
-    test = set_apart(files.y, len(files.classes), folder)
-    return files[np.sort(test) if part == "test" else np.setdiff1d(np.arange(len(files)), test)]
+    return files[set_apart(files.y, len(files.classes), folder)[part == "test"]]
 
 # %% ../../nbs/11_files.ipynb #d08deebe
 def source(
@@ -136,7 +130,7 @@ def source(
     "One part of a data set, in memory or on disk."
     if part not in ("train", "test"):
         raise UserError(f"A data set has the parts train and test, not {part!r}.")
-    if name.startswith("folder:"): return own_folder(Path(name[7:].partition("@")[0]).expanduser(), part)
+    if name.startswith("folder:"): return own_folder(folder_and_size(name)[0], part)
     if name in STREAMED: return STREAMED[name](data_root(root), part)
     return getattr(load(name, root), part)
 

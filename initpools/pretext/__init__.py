@@ -145,4 +145,5 @@ def task_of(
     def count(name): return (preset := epochs_of(name, dataset, n, quick)) and (asked.get(name) or preset)
     entry = lookup("pretext task", name, PRETEXTS)
     before = count(entry.after) if entry.after else 0
-    return Task(name, count(name), fidelity, seed, entry.small if quick else "", before)
+    return Task(name, count(name), fidelity if entry.kept else "paper", seed if entry.drawn else 0,
+                entry.small if quick else "", before)

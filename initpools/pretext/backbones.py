@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.augment import normalise
+from ..data.augment import standardise
 from ..core import UserError
 from ..data.images import IMAGENET_STATS, Dataset
 from .core import Pretext, Task
@@ -198,7 +198,7 @@ def train_backbones(
     net = how.net.eval().to(device, memory_format=torch.channels_last)
     size, out = (0 if task.fidelity == "official" else how.size) if size is None else size, []
     for x in data.train.x.split(batch):
-        x = normalise(resize(x.to(device), size), how.mean, how.std)
+        x = standardise(resize(x.to(device), size), how.mean, how.std)
         with autocast(device): out.append(F.normalize(net(x).float().flatten(1)).cpu())
         if report: report(f"{min(len(out) * batch, len(data.train))} of {len(data.train)} images")
     return Pretext(features=torch.cat(out).numpy(),

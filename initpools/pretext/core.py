@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..data.augment import normalise
+from ..data.augment import standardise
 from ..core import (UserError, data_root, digest, hold, later, lookup, make_folder, torch_stream,
                             write_atomic)
 from ..data.images import Dataset
@@ -146,7 +146,7 @@ def embed_all(
     net.eval()
     out = []
     for x in data.train.x.split(batch):
-        with autocast(device): out.append(net(normalise(x.to(device), data.mean, data.std)).float())
+        with autocast(device): out.append(net(standardise(x.to(device), data.mean, data.std)).float())
     out = torch.cat(out)
     return (F.normalize(out) if unit else out).cpu().numpy()
 

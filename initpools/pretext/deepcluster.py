@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.augment import normalise, random_flip, random_resized_crop
+from ..data.augment import random_flip, random_resized_crop, standardise
 from ..core import UserError, stream, torch_stream
 from ..data.images import Dataset
 from ..geometry import check_features, kmeans
@@ -108,7 +108,7 @@ def cluster_epoch(backbone, head, opt, clustering, x, data, task, e):
     for b in batches:
         views = random_resized_crop(x[b.to(device)].float(), g, (.2 if x.shape[3] >= 28 else .5, 1.))
         views = random_flip(views, g) if x.shape[3] >= 28 else views
-        with autocast(device): logits = head(backbone.train()(normalise(views, data.mean, data.std)))
+        with autocast(device): logits = head(backbone.train()(standardise(views, data.mean, data.std)))
         loss = F.cross_entropy(logits.float(), y[b].to(device))
         loss.backward()
         opt.step()
@@ -124,7 +124,7 @@ def score(net, y, data, device, batch=1024):
     "Cross entropy of each image against its cluster."
     losses = []
     for x, t in zip(data.train.x.split(batch), y.split(batch)):
-        with autocast(device): logits = net(normalise(x.to(device), data.mean, data.std))
+        with autocast(device): logits = net(standardise(x.to(device), data.mean, data.std))
         losses.append(F.cross_entropy(logits.float(), t.to(device), reduction="none"))
     return torch.cat(losses).cpu().numpy()
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.augment import normalise
+from ..data.augment import standardise
 from ..core import UserError, data_root, digest, pick_device, write_atomic, writing
 from ..data.images import Dataset, folder_and_size, load, printable, tell, unlabelled
 from ..data.files import Files, in_threads, read_told, source
@@ -257,7 +257,7 @@ def embed_batch(how:Frozen, x, device:str="cpu"): # -> (n, d) float32
     "Features of one batch of bytes."
     x = x.to(device, non_blocking=True)
     x = resize(x, how.size) if how.size and len(how.mean) == 3 else x.float()
-    with autocast(device): return how.net(normalise(x, how.mean, how.std)).float().flatten(1)
+    with autocast(device): return how.net(standardise(x, how.mean, how.std)).float().flatten(1)
 
 # %% ../../nbs/38_features.ipynb #f5857a7c
 AT_ONCE = {"cpu": 16} # images of 224 pixels; other devices: 256

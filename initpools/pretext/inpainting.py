@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.augment import normalise
+from ..data.augment import standardise
 from ..core import torch_stream
 from ..data.images import Dataset
 from .core import Pretext, Task, train_epochs
@@ -72,7 +72,7 @@ def scaled(
     data:Dataset, # whose mean is used
 )->torch.Tensor: # (n, c, h, w) float
     "Pixels about the data set's mean, two units from black to white."
-    return normalise(x, data.mean, (.5,) * len(data.mean))
+    return standardise(x, data.mean, (.5,) * len(data.mean))
 
 @torch.inference_mode()
 def look(net, data, device, batch=1000):

@@ -9,7 +9,7 @@ __all__ = ['rotations', 'which', 'learning_rate', 'rotation_epoch', 'score', 'tr
 import torch
 import torch.nn.functional as F
 
-from ..data.augment import normalise, random_crop, random_flip
+from ..data.augment import random_crop, random_flip, standardise
 from ..core import UserError, torch_stream
 from ..data.images import Dataset
 from ..trainer.models import Net
@@ -50,7 +50,7 @@ def rotation_epoch(net, opt, x, data, task, name, e):
     batches = epoch_batches(len(x), 128, torch_stream(*name, e, "shuffle"))
     for b in batches:
         turned = rotations(random_crop(random_flip(x[b.to(device)], g), g, pad=x.shape[3] // 8))
-        with autocast(device): logits = net(normalise(turned, data.mean, data.std))
+        with autocast(device): logits = net(standardise(turned, data.mean, data.std))
         loss = F.cross_entropy(logits.float(), which(len(b), device))
         loss.backward()
         opt.step()
@@ -65,7 +65,7 @@ def score(net, data, device, batch=256):
     losses, right = [], 0
     for x in data.train.x.split(batch):
         with autocast(device):
-            logits = net.eval()(normalise(rotations(x.to(device)), data.mean, data.std)).float()
+            logits = net.eval()(standardise(rotations(x.to(device)), data.mean, data.std)).float()
         y = which(len(x), device)
         losses.append(F.cross_entropy(logits, y, reduction="none").view(4, -1).mean(0))
         right += (logits.argmax(1) == y).sum()

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.augment import normalise, random_crop, random_flip, random_strong
+from ..data.augment import random_crop, random_flip, random_strong, standardise
 from ..core import torch_stream
 from ..data.images import Dataset
 from ..geometry import knn
@@ -109,12 +109,12 @@ def run_epoch(
     batches:list, # of index tensors
     loss_of, # function(logits of the views) -> loss
     views, # function(indices) -> float batch, from 0 to 255
-    data:Dataset, # whose statistics normalise
+    data:Dataset, # whose statistics standardise
 )->torch.Tensor: # mean loss
     "A step on each batch."
     total, device = 0, next(net.parameters()).device.type
     for b in batches:
-        x = normalise(views(b), data.mean, data.std)
+        x = standardise(views(b), data.mean, data.std)
         with autocast(device): logits = net.train()(x)
         loss = loss_of(logits.float())
         loss.backward()

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.augment import (colour_jitter, luma, normalise, random_blur, random_flip,
-                                    random_grey, random_resized_crop)
+from ..data.augment import (colour_jitter, luma, random_blur, random_flip, random_grey,
+                                    random_resized_crop, standardise)
 from ..core import torch_stream, write_atomic
 from ..data.images import Dataset
 from .core import Pretext, Task, embed_all, fresh_backbone, task_key, train_epochs
@@ -128,7 +128,8 @@ def contrast_epoch(net, opt, x, how, data, task, name, e, dynamics):
     shuffle = torch_stream(*name, 0 if task.fidelity == "official" else e, "shuffle")
     batches = epoch_batches(len(x), 512, shuffle)
     for b in batches:
-        views = torch.cat([normalise(view(x[b.to(x.device)], g, how), data.mean, data.std) for _ in range(2)])
+        pixels = x[b.to(x.device)]
+        views = torch.cat([standardise(view(pixels, g, how), data.mean, data.std) for _ in range(2)])
         with autocast(device): z = net(views)
         losses = nt_xent(*z.chunk(2))
         loss = losses.mean()
@@ -208,7 +209,7 @@ def score(net, data, task, device):
     g = torch_stream(*name, "views", device=device)
     loss = pair_loss if task.fidelity == "official" else nt_xent
     def out(x):
-        with autocast(device): return net(normalise(x, data.mean, data.std))
+        with autocast(device): return net(standardise(x, data.mean, data.std))
     for b in epoch_batches(len(data.train), 512, torch_stream(*name, "shuffle")):
         x = data.train.x[b].to(device).float()
         z = out(x)

@@ -101,9 +101,7 @@ def source_task(
 )->Task:
     "The artefact that a source is, on a data set."
     asked = epochs_each(epochs) | ({source.task: source.epochs} if source.epochs else {})
-    entry = PRETEXTS[source.task]
-    task = task_of(source.task, dataset, n, quick, asked, fidelity, seed if entry.drawn else 0)
+    task = task_of(source.task, dataset, n, quick, asked, fidelity, seed)
     if not source.backbone: return task
-    if entry.kept: return identify(replace(task, backbone=source.backbone))
-    key = open_features(source.backbone).manifest.key
-    return replace(task, backbone=f"{source.backbone}#{key}", fidelity="paper")
+    if PRETEXTS[source.task].kept: return identify(replace(task, backbone=source.backbone))
+    return replace(task, backbone=f"{source.backbone}#{open_features(source.backbone).manifest.key}")

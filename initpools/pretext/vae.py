@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.augment import normalise
+from ..data.augment import standardise
 from ..core import torch_stream
 from ..data.images import Dataset
 from .core import Pretext, Task, train_epochs
@@ -74,9 +74,9 @@ def targets(
     fidelity:str, # "paper" or "official"
 )->torch.Tensor: # (n, c, h, w) float
     "What the decoder should give: pixels in [-1, 1], or standardised ones under `official`."
-    if fidelity == "official": return normalise(x, data.mean, data.std)
+    if fidelity == "official": return standardise(x, data.mean, data.std)
     c = x.shape[1]
-    return normalise(x, (.5,) * c, (.5,) * c)
+    return standardise(x, (.5,) * c, (.5,) * c)
 
 # %% ../../nbs/33_vae.ipynb #61443217
 def batch_loss(net, x, w, g, bf16):

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from ..core import pick_device
-from ..data.augment import normalise
+from ..data.augment import standardise
 from ..data.images import Images
 from .backbones import resize
 from .feature_sets import FeatureSet
 from ..state import State
 from ..trainer import accuracies, seeded
 from ..trainer.evaluation import Classifier, Tuning, fit_network, network_features
-from ..trainer.heads import Head, HeadFit, head_views
+from ..trainer.heads import ALL_VIEWS, Head, HeadFit, head_views
 from ..trainer.models import model_of
 
 # %% ../../nbs/42_whole.ipynb #9da22975
@@ -38,14 +38,14 @@ def start_of(
         return net, width, as_they_are(data.images)
     how = data.frozen
     def prepare(x):
-        return normalise(resize(x, how.size) if len(how.mean) == 3 else x.float(), how.mean, how.std)
+        return standardise(resize(x, how.size) if len(how.mean) == 3 else x.float(), how.mean, how.std)
     net = copy.deepcopy(how.net)
     with torch.inference_mode(): width = net.eval()(prepare(data.images.train.x[:2])).flatten(1).shape[1]
     return net, width, prepare
 
 def as_they_are(images): # -> function(uint8 batch) -> what a new network expects
     "Bytes by the statistics of their data set."
-    def prepare(x): return normalise(x.float(), images.mean, images.std)
+    def prepare(x): return standardise(x.float(), images.mean, images.std)
     return prepare
 
 # %% ../../nbs/42_whole.ipynb #2310e824
@@ -121,8 +121,7 @@ def whole_state(
         found = head_views([fits[0].head], seen(0).numpy(), name, passes)[view]
         return found() if callable(found) else found
     def of_members(): return torch.stack([_probs(f, seen(i)) for i, f in enumerate(fits)], 1).numpy()
-    names = "features", "projection", "logits", "probs", "mc_probs"
-    views = {view: (lambda view=view: of_the_head(view)) for view in names}
+    views = {view: (lambda view=view: of_the_head(view)) for view in ALL_VIEWS - {"member_probs"}}
     if len(fits) > 1: views["member_probs"] = of_members
     labels = data.train.y.numpy()[labelled if len(pool) == len(data.train) else pool[labelled]]
     return State(len(pool), labelled, labels, len(data.train.classes), report=report, **views)

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.augment import augment, normalise
+from ..data.augment import augment, standardise
+from ..data.images import channel_statistics
 from ..core import UserError, check_budget, top_k
 from ..pretext.vae import kl_divergence
-from ..state import State
+from ..state import State, highest
 from .uncertainty import check_labels, check_probs, scored
 from ..trainer.terms import Term
 from ..trainer import autocast, seeded
@@ -125,14 +126,9 @@ def pool_images(
     if x.dtype != torch.uint8 or x.ndim != 4:
         raise UserError("The view 'images' should hold bytes, (n, channels, height, width), and holds "
                         f"{tuple(x.shape)} of {x.dtype}: give the pool as data sets keep it.")
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    share = (torch.stack([torch.bincount(x[:, c].flatten(), minlength=256)
-                          for c in range(x.shape[1])]).double() / x[:, 0].numel())
-    mean = share @ levels
-    std = ((share @ levels**2) - mean**2).clamp(min=1e-6).sqrt()
     h, w = x.shape[2:]
     side = -(-max(h, w) // 16) * 16
-    return F.pad(x, (0, side - w, 0, side - h)), tuple(mean.tolist()), tuple(std.tolist())
+    return F.pad(x, (0, side - w, 0, side - h)), *channel_statistics(x)
 
 # %% ../../nbs/66_adversarial.ipynb #266cd746
 def play(
@@ -200,7 +196,7 @@ def unlikeness(
              tensor(labelled, torch.float32), tensor(y, torch.int64))
     sides, x = [tensor(s, torch.int64) for s in (state.labelled, state.unlabelled)], x.to(device)
     def cast(): return autocast(device, precision)
-    def show(i): return normalise(x[i], mean, std).to(memory_format=torch.channels_last)
+    def show(i): return standardise(x[i], mean, std).to(memory_format=torch.channels_last)
     seed = int(rng.integers(2**62))
     with seeded("adversary", seed):
         players = Players(x.shape[1], x.shape[2], game, facts[0].shape[1], classes)
@@ -219,7 +215,7 @@ def vaal(
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images that a discriminator finds least like the labelled ones."
     check_budget(k, len(state.unlabelled))
-    return state.unlabelled[top_k(unlikeness(state, rng, game), k, rng)]
+    return highest(state, unlikeness(state, rng, game), k, rng)
 
 # %% ../../nbs/66_adversarial.ipynb #3b8478f3
 def ranking_loss(
@@ -267,7 +263,7 @@ def ta_vaal(
     if np.isnan(r).any():
         raise UserError(f"The loss rank of image {int(np.isnan(r).argmax())} is NaN: did the training break?")
     rank = 1 / (1 + np.exp(-r.clip(-500, 500)))
-    return state.unlabelled[top_k(unlikeness(state, rng, game, rank[:, None], title="TA-VAAL"), k, rng)]
+    return highest(state, unlikeness(state, rng, game, rank[:, None], title="TA-VAAL"), k, rng)
 
 # %% ../../nbs/66_adversarial.ipynb #595116cb
 def online_uncertainty(
@@ -294,7 +290,7 @@ def sraal(
     says[state.unlabelled] = 1 - online_uncertainty(check_probs(state("probs"), state.unlabelled))
     classes = state.all("probs").shape[1]
     score = unlikeness(state, rng, game, labelled=says, classes=classes, title="SRAAL")
-    return state.unlabelled[top_k(score, k, rng)]
+    return highest(state, score, k, rng)
 
 # %% ../../nbs/66_adversarial.ipynb #1d746152
 def slope_penalty(
@@ -331,7 +327,7 @@ class Critic(Term):
         job, i = self.job, self.rest[torch.randint(len(self.rest), (len(step.y),), generator=self.g)]
         images = job.data.train.x[i.to(job.data.train.x.device)].to(job.device)
         images = augment(images, job.recipe.augment, self.g)
-        other = job.net.embed(normalise(images, job.data.mean, job.data.std))
+        other = job.net.embed(standardise(images, job.data.mean, job.data.std))
         self.pair = step.features.detach().float(), other.detach().float()
         return self.mu * (self.net(other).float().mean() - self.net(step.features).float().mean())
 
@@ -367,11 +363,10 @@ def waal(
     diversity:float=10, # weight of the critic
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images that are uncertain and, for the critic of the training, far from the labelled ones."
-    check_budget(k, len(state.unlabelled))
     check_labels(state)
     p = check_probs(state("probs"), state.unlabelled)
     critic = scored(state, "critic", "a critic of the features")
-    return state.unlabelled[top_k(waal_score(p, critic, diversity), k, rng)]
+    return highest(state, waal_score(p, critic, diversity), k, rng)
 
 # %% ../../nbs/66_adversarial.ipynb #c2037710
 def classifier(
@@ -457,7 +452,7 @@ def nearest_boundary(
     f, fit = classifier(state), state.model
     check_labels(state)
     bytes_ = torch.as_tensor(np.ascontiguousarray(state("images")))
-    def show(i): return normalise(bytes_[i].to(fit.device), fit.mean, fit.std).float()
+    def show(i): return standardise(bytes_[i].to(fit.device), fit.mean, fit.std).float()
     def measure(ids, how):
         return (torch.cat([how(f, show(i)) for i in ids.split(batch)]).cpu().numpy() if len(ids)
                 else np.zeros(0))

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['check_draws', 'mc_draws', 'mean_entropy_score', 'bald_score', 'vote_counts', 'variation_ratio_score',
-           'mean_std_score', 'top_draws', 'dbal', 'bald', 'variation_ratio', 'mean_std', 'conditional_bald',
-           'draw_each', 'extend_configurations', 'label_configurations', 'lazy_greedy', 'greedy_batch_bald',
-           'batch_bald', 'power_bald']
+           'mean_std_score', 'dbal', 'bald', 'variation_ratio', 'mean_std', 'conditional_bald', 'draw_each',
+           'extend_configurations', 'label_configurations', 'lazy_greedy', 'greedy_batch_bald', 'batch_bald',
+           'power_bald']
 
 # %% ../../nbs/62_bayesian.ipynb #9eaac595
 import numpy as np
 from scipy.special import entr
 
 from ..core import UserError, check_budget, top_k
-from ..state import State
+from ..state import State, highest
 from .uncertainty import check_labels, check_probs, entropy_score
 
 # %% ../../nbs/62_bayesian.ipynb #e19a61fd
@@ -84,17 +84,6 @@ def mean_std_score(
     "Standard deviation over the draws, averaged over the classes."
     return p.std(1, dtype=np.float64).mean(-1)
 
-# %% ../../nbs/62_bayesian.ipynb #328b5707
-def top_draws(
-    state:State, # with a view "mc_probs", (n, T, C)
-    k:int, # images to pick
-    rng:np.random.Generator, # breaks ties
-    score, # (n, T, C) -> (n,)
-)->np.ndarray: # (k,) pool indices, best first
-    "The `k` images with the highest score over the passes of MC dropout."
-    check_budget(k, len(state.unlabelled))
-    return state.unlabelled[top_k(score(mc_draws(state)), k, rng)]
-
 # %% ../../nbs/62_bayesian.ipynb #0242ff05
 def dbal(
     state:State, # with a view "mc_probs", (n, T, C)
@@ -102,7 +91,7 @@ def dbal(
     rng:np.random.Generator, # breaks ties
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images of highest entropy of the mean prediction."
-    return top_draws(state, k, rng, mean_entropy_score)
+    return highest(state, mean_entropy_score(mc_draws(state)), k, rng)
 
 def bald(
     state:State, # with a view "mc_probs", (n, T, C)
@@ -110,7 +99,7 @@ def bald(
     rng:np.random.Generator, # breaks ties
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images whose label says most about the weights."
-    return top_draws(state, k, rng, bald_score)
+    return highest(state, bald_score(mc_draws(state)), k, rng)
 
 def variation_ratio(
     state:State, # with a view "mc_probs", (n, T, C)
@@ -118,7 +107,7 @@ def variation_ratio(
     rng:np.random.Generator, # breaks ties
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images on which the most passes leave the majority."
-    return top_draws(state, k, rng, variation_ratio_score)
+    return highest(state, variation_ratio_score(mc_draws(state)), k, rng)
 
 def mean_std(
     state:State, # with a view "mc_probs", (n, T, C)
@@ -126,7 +115,7 @@ def mean_std(
     rng:np.random.Generator, # breaks ties
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images whose probabilities vary most over the passes."
-    return top_draws(state, k, rng, mean_std_score)
+    return highest(state, mean_std_score(mc_draws(state)), k, rng)
 
 # %% ../../nbs/62_bayesian.ipynb #8fbe68ef
 def conditional_bald(
@@ -251,9 +240,7 @@ def power_bald(
     beta:float=1., # power of the score; 0: random, large: BALD
 )->np.ndarray: # (k,) pool indices
     "A random batch in which an image's chance is a power of its BALD score."
-    check_budget(k, len(state.unlabelled))
     if not 0 <= beta < np.inf:
         raise UserError(f"The power of PowerBALD is a finite number, at least 0; {beta} was given.")
     with np.errstate(divide="ignore"): log_score = np.log(bald_score(mc_draws(state)))
-    return state.unlabelled[top_k((beta * log_score if beta else 0) + rng.gumbel(size=len(log_score)), k,
-                                  rng)]
+    return highest(state, (beta * log_score if beta else 0) + rng.gumbel(size=len(log_score)), k, rng)

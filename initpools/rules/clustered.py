@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['equal_share', 'proportional_share', 'clustered', 'kmeans_equal', 'kmeans_proportional', 'cartography_equal', 'apart',
            'fill_apart', 'unseen', 'alike_in_one', 'nearest_new', 'single_batch_kmeans', 'multi_batch_kmeans',
-           'core_set']
+           'unit_core_set']
 
 # %% ../../nbs/51_clustered.ipynb #84444220
 import numpy as np
@@ -172,15 +172,13 @@ def multi_batch_kmeans(
     return fill_apart(nearest_new(x, *kmeans(x, k, rng, nredo=redo), new), state, k, rng)
 
 # %% ../../nbs/51_clustered.ipynb #e7a3a555
-def core_set(
+def unit_core_set(
     state:State, # needs the view "features"
     k:int, # images to pick
     rng:np.random.Generator, # first pick, ties
-    unit:bool=True, # divide features by their length first
     device:str="cpu", # where to compute
 )->np.ndarray: # (k,) pool indices in the order picked
-    "Greedy k-centre: again and again the image farthest from all labelled ones."
-    prepare = normalise if unit else np.asarray
-    centres = prepare(state("features", state.labelled)) if len(state.labelled) else None
-    return fill_apart(state.unlabelled[k_center(prepare(state("features")), k, rng, centres, device)],
+    "Greedy k-centre by direction: again and again the image farthest from all labelled ones."
+    centres = normalise(state("features", state.labelled)) if len(state.labelled) else None
+    return fill_apart(state.unlabelled[k_center(normalise(state("features")), k, rng, centres, device)],
                       state, k, rng)

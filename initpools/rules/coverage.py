@@ -14,7 +14,7 @@ from ..geometry import (check_features, features_on, gaps, k_center, kmeans, max
                                 squared_norms)
 from .clustered import fill_apart, nearest_new, unseen
 from .typical import typiclust
-from ..state import State
+from ..state import State, candidates_of, highest
 from .bayesian import mc_draws
 from .uncertainty import entropy_score, margin_score, min_margin, model_features, model_probs
 
@@ -92,10 +92,9 @@ def density_weighted(
     view:str="features", # name of the features
 )->np.ndarray: # (k,) pool indices, best first
     "The `k` images of highest entropy times mean similarity to the pool."
-    check_budget(k, len(state.unlabelled))
     x = normalise(model_features(state, view))
     density = np.clip(x @ x.mean(0), 0, None, dtype=np.float64)
-    return state.unlabelled[top_k(entropy_score(model_probs(state)) * density ** beta, k, rng)]
+    return highest(state, entropy_score(model_probs(state)) * density ** beta, k, rng)
 
 # %% ../../nbs/64_coverage.ipynb #f11f481c
 def average_linkage(
@@ -166,8 +165,7 @@ def uncertainty_herding(
     if bandwidth is not None and not bandwidth > 0:
         raise UserError(f"The bandwidth is a positive distance; {bandwidth} was given.")
     x, lab = covered_rows(state, view)
-    among = (np.arange(len(x)) if len(x) <= max(candidates, k)
-             else rng.choice(len(x), max(candidates, k), replace=False))
+    among = candidates_of(state, k, rng, candidates)
     u = 1 + margin_score(model_probs(state, temperature))[among] if len(lab) else None
     lab = normalise(lab) if len(lab) else lab
     picks = max_herding(normalise(x[among]), k, rng, bandwidth or label_bandwidth(lab), lab, u, device)

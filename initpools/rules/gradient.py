@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['guessed_residual', 'egl_score', 'egl', 'outer_distances', 'outer_norms', 'draw_block', 'outer_kmeans_plus_plus',
-           'badge', 'fisher_factor', 'fisher_form', 'fisher_sum', 'project', 'quadratic', 'fisher_moves',
-           'leading_directions', 'bait', 'divergences', 'contextual_diversity']
+           'badge', 'fisher_factor', 'fisher_form', 'fisher_sum', 'project', 'quadratic', 'fisher_moves', 'bait',
+           'divergences', 'contextual_diversity']
 
 # %% ../../nbs/65_gradient.ipynb #4812d313
 import numpy as np
 
 from ..core import UserError, check_budget, top_k
+from ..geometry import leading_directions
 from .clustered import fill_apart, unseen
-from ..state import State
+from ..state import State, candidates_of, highest
 from .uncertainty import check_probs, model_features, model_probs
 
 # %% ../../nbs/65_gradient.ipynb #b0dde47d
@@ -43,9 +44,7 @@ def egl(
     view:str=None, # input of the last layer, see `model_features`
 )->np.ndarray: # (k,) pool indices, longest first
     "The `k` images whose label is expected to move the last layer most."
-    check_budget(k, len(state.unlabelled))
-    return state.unlabelled[top_k(egl_score(model_probs(state, temperature), model_features(state, view)), k,
-                                  rng)]
+    return highest(state, egl_score(model_probs(state, temperature), model_features(state, view)), k, rng)
 
 # %% ../../nbs/65_gradient.ipynb #d94f07ec
 def outer_distances(
@@ -217,15 +216,6 @@ def fisher_moves(
         moved.append(i)
     return np.array(moved, np.int64), inv
 
-# %% ../../nbs/65_gradient.ipynb #fe8d7231
-def leading_directions(
-    h:np.ndarray, # (n, d) features
-    r:int, # directions to keep
-)->np.ndarray: # (d, r) orthonormal columns; the identity where r >= d
-    "Principal directions of the features, not centred."
-    if r >= h.shape[1]: return np.eye(h.shape[1])
-    return np.linalg.eigh((h.T @ h).astype(np.float64))[1][:, ::-1][:, :r]
-
 # %% ../../nbs/65_gradient.ipynb #81200098
 def bait(
     state:State, # with "probs" and the input of the last layer
@@ -243,7 +233,8 @@ def bait(
     check_budget(k, len(state.unlabelled))
     p, h = model_probs(state), model_features(state, view)
     lab = check_probs(state("probs", state.labelled), state.labelled) if len(state.labelled) else p[:0]
-    turn = leading_directions(h, max(1, size // (1 if classes == "binary" else p.shape[1]))).astype(h.dtype)
+    kept = max(1, size // (1 if classes == "binary" else p.shape[1]))
+    turn = leading_directions((h.T @ h).astype(np.float64), kept).astype(h.dtype)
     l = fisher_form(p, classes)
     h = h @ turn
     hl = model_features(state, view, state.labelled) @ turn
@@ -252,8 +243,7 @@ def bait(
         target, known = target + known, known / (len(lab) + k)
         l = l * np.sqrt(k / (len(lab) + k))
     inv = np.linalg.inv(ridge * np.eye(len(target)) + known)
-    if candidates and k <= candidates < len(l): among = rng.choice(len(l), candidates, replace=False)
-    else: among = np.arange(len(l))
+    among = candidates_of(state, k, rng, candidates if candidates and candidates >= k else len(l))
     more = min(max(int(over * k), k), len(among))
     try:
         forward, inv = fisher_moves(l[among], h[among], inv, target, more, 1, rng)

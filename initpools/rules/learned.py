@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from scipy.special import rel_entr, softmax
 from torch import nn
 
-from ..data.augment import augment, normalise as normalised
+from ..data.augment import augment, standardise
 from ..core import UserError, check_budget, top_k
 from ..geometry import k_center, normalise
 from .clustered import fill_apart
-from ..state import State, select_random
+from ..state import State, candidates_of, highest, select_random
 from .adversarial import ranking_loss
 from .coverage import core_set
 from .gradient import badge
@@ -61,14 +61,13 @@ def cal(
     view:str="features", # name of the features
 )->np.ndarray: # (k,) pool indices, the most contrary first
     "The `k` images that disagree most with their labelled neighbours."
-    check_budget(k, len(state.unlabelled))
     if not len(state.labelled):
         raise UserError("CAL compares with labelled neighbours, and nothing is labelled: buy an initial pool "
                         "with a sampler first.")
     p, lab = model_probs(state), check_probs(state("probs", state.labelled), state.labelled)
     near = nearest_labelled(model_features(state, view),
                             model_features(state, view, state.labelled), neighbours)
-    return state.unlabelled[top_k(contrast_score(p, lab[near]), k, rng)]
+    return highest(state, contrast_score(p, lab[near]), k, rng)
 
 # %% ../../nbs/68_learned.ipynb #ce16c901
 def degrees(
@@ -136,9 +135,7 @@ def _graph(state, k, rng, candidates, view):
     if not len(state.labelled):
         raise UserError("A graph network learns to tell labelled from unlabelled images, and nothing is "
                         "labelled: buy an initial pool with a sampler first.")
-    size = max(candidates, k)
-    among = (np.arange(len(state.unlabelled)) if len(state.unlabelled) <= size
-             else rng.choice(len(state.unlabelled), size, replace=False))
+    among = candidates_of(state, k, rng, candidates)
     x = np.concatenate([model_features(state, view)[among], model_features(state, view, state.labelled)])
     x = normalise(x.astype(np.float32))
     device = state.model.device if state.model else "cpu"
@@ -281,8 +278,8 @@ def learning_loss(
 )->np.ndarray: # (k,) pool indices, highest loss first
     "The `k` images of highest predicted loss."
     check_budget(k, len(state.unlabelled))
-    s, n = scored(state, "predicted_loss", "a loss-prediction head"), len(state.unlabelled)
-    among = np.arange(n) if n <= max(candidates, k) else rng.choice(n, max(candidates, k), replace=False)
+    s = scored(state, "predicted_loss", "a loss-prediction head")
+    among = candidates_of(state, k, rng, candidates)
     return state.unlabelled[among[top_k(s[among], k, rng)]]
 
 # %% ../../nbs/68_learned.ipynb #9335929d
@@ -345,7 +342,6 @@ def deal(
     by:str="margin", # "margin" of the mean, or "vacuity"
 )->np.ndarray: # (k,) pool indices, most uncertain first
     "The `k` images for which there is the least, or the most divided, evidence."
-    check_budget(k, len(state.unlabelled))
     check_labels(state)
     if by not in ("margin", "vacuity"):
         raise UserError(f"DEAL ranks by 'margin' or 'vacuity', not by {by!r}.")
@@ -354,7 +350,7 @@ def deal(
                         "the strategy's entry and has to be part of the training.")
     a = np.asarray(state("dirichlet"), np.float64)
     p = check_probs(a / a.sum(1, keepdims=True), state.unlabelled)
-    return state.unlabelled[top_k(margin_score(p) if by == "margin" else 1 / a.sum(1), k, rng)]
+    return highest(state, margin_score(p) if by == "margin" else 1 / a.sum(1), k, rng)
 
 # %% ../../nbs/68_learned.ipynb #39981999
 class Snapshot(Term):
@@ -387,8 +383,7 @@ def discrepancy(
     rng:np.random.Generator, # breaks ties
 )->np.ndarray: # (k,) pool indices, those that moved most first
     "The `k` images on which the network changed its mind most."
-    check_budget(k, len(state.unlabelled))
-    return state.unlabelled[top_k(scored(state, "discrepancy", "a snapshot of the training"), k, rng)]
+    return highest(state, scored(state, "discrepancy", "a snapshot of the training"), k, rng)
 
 # %% ../../nbs/68_learned.ipynb #b70db830
 class Discrepancy(Snapshot):
@@ -408,8 +403,8 @@ class Discrepancy(Snapshot):
         if len(self.ids):
             i = self.ids[torch.randint(len(self.ids), (len(step.y),), generator=self.g)]
             picked = self.job.data.train[i].x.to(self.job.device)
-            u = normalised(augment(picked, self.job.recipe.augment, self.g), self.job.data.mean,
-                           self.job.data.std)
+            u = standardise(augment(picked, self.job.recipe.augment, self.g), self.job.data.mean,
+                            self.job.data.std)
             student.append(self.job.net(u).float())
             teacher.append(self.teacher(u).float())
         return self.weight * sum(F.mse_loss(s, t) for s, t in zip(student, teacher))

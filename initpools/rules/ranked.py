@@ -8,8 +8,8 @@ __all__ = ['random', 'MAPS', 'even_quotas', 'draw_in_groups', 'uniform', 'hardes
 # %% ../../nbs/50_ranked.ipynb #fb5c22e2
 import numpy as np
 
-from ..core import UserError, check_budget, top_k
-from ..state import State, select_random
+from ..core import UserError, check_budget
+from ..state import State, highest, select_random
 
 # %% ../../nbs/50_ranked.ipynb #88f8fafa
 random = select_random
@@ -56,7 +56,7 @@ def hardest(
     rng:np.random.Generator, # breaks ties
 )->np.ndarray: # (k,) pool indices, highest loss first
     "The images with the highest pretext loss."
-    return state.unlabelled[top_k(state("loss"), k, rng)]
+    return highest(state, state("loss"), k, rng)
 
 # %% ../../nbs/50_ranked.ipynb #af1a744a
 def easiest(
@@ -65,7 +65,7 @@ def easiest(
     rng:np.random.Generator, # breaks ties
 )->np.ndarray: # (k,) pool indices, lowest loss first
     "The images with the lowest pretext loss."
-    return state.unlabelled[top_k(-np.asarray(state("loss"), np.float64), k, rng)]
+    return highest(state, -np.asarray(state("loss"), np.float64), k, rng)
 
 # %% ../../nbs/50_ranked.ipynb #98efe44b
 def binned(
@@ -115,4 +115,4 @@ def cartography(
     region:str="hard", # "easy", "hard" or "ambiguous"
 )->np.ndarray: # (k,) pool indices, the most so first
     "The images that lie deepest in one region of the training map."
-    return state.unlabelled[top_k(depth(state, region), k, rng)]
+    return highest(state, depth(state, region), k, rng)

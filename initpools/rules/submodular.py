@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['unit_rows', 'embedding_factors', 'similarity', 'FacilityLocation', 'GraphCut', 'conditioned', 'LogDet', 'Difference',
-           'candidate_factors', 'facility_location', 'graph_cut', 'log_det', 'rarest_labelled', 'query_similarities',
-           'facility_location_mi', 'graph_cut_mi', 'log_det_mi']
+           'maximise', 'candidate_factors', 'facility_location', 'graph_cut', 'log_det', 'rarest_labelled',
+           'query_similarities', 'facility_location_mi', 'graph_cut_mi', 'log_det_mi']
 
 # %% ../../nbs/67_submodular.ipynb #9ccdc4b1
 import numpy as np
 
 from ..core import UserError, check_budget
-from ..state import State
+from ..state import State, candidates_of
 from .bayesian import lazy_greedy
 from .gradient import guessed_residual
 from .uncertainty import check_labels, check_probs, model_features
@@ -116,6 +116,17 @@ class Difference:
         self.a.add(i)
         self.b.add(i)
 
+# %% ../../nbs/67_submodular.ipynb #bac95645
+def maximise(
+    f, # a set function: gain(positions), add(position)
+    n:int, # candidates
+    k:int, # to pick
+    rng:np.random.Generator, # breaks ties
+    block:int=64, # gains refreshed at a time, see `lazy_greedy`
+)->np.ndarray: # (k,) positions, in greedy order
+    "The greedy maximum of a set function that starts empty."
+    return lazy_greedy(f.gain, f.add, f.gain(np.arange(n)), k, rng, block)[0]
+
 # %% ../../nbs/67_submodular.ipynb #5cbcde21
 def candidate_factors(
     state:State, # with the input of the last layer
@@ -127,8 +138,7 @@ def candidate_factors(
 )->tuple: # pool indices, their factors, the factors of the labelled images
     "The candidates, and what similarities need."
     check_budget(k, len(state.unlabelled))
-    among = state.unlabelled
-    if len(among) > max(candidates, k): among = rng.choice(among, max(candidates, k), replace=False)
+    among = state.unlabelled[candidates_of(state, k, rng, candidates)]
     labelled = embedding_factors(state, state.labelled, embedding, view) if len(state.labelled) else None
     return among, embedding_factors(state, among, embedding, view), labelled
 
@@ -146,7 +156,7 @@ def facility_location(
     among, f, lab = candidate_factors(state, k, rng, candidates, embedding, view)
     floor = avoid * similarity(f, lab).max(1) if lab else 0.
     fl = FacilityLocation(similarity(f, f), floor)
-    return among[lazy_greedy(fl.gain, fl.add, fl.gain(np.arange(len(among))), k, rng)[0]]
+    return among[maximise(fl, len(among), k, rng)]
 
 # %% ../../nbs/67_submodular.ipynb #dc04efa2
 def graph_cut(
@@ -163,7 +173,7 @@ def graph_cut(
     among, f, lab = candidate_factors(state, k, rng, candidates, embedding, view)
     s = similarity(f, f)
     gc = GraphCut(s, s.sum(0) - (2 * trade * avoid * similarity(f, lab).sum(1) if lab else 0), trade)
-    return among[lazy_greedy(gc.gain, gc.add, gc.now, k, rng)[0]]
+    return among[maximise(gc, len(among), k, rng)]
 
 # %% ../../nbs/67_submodular.ipynb #e90c1f0f
 def log_det(
@@ -179,7 +189,7 @@ def log_det(
     among, f, lab = candidate_factors(state, k, rng, candidates, embedding, view)
     s = similarity(f, f)
     ld = LogDet(conditioned(s, similarity(f, lab), similarity(lab, lab), avoid) if lab and avoid else s)
-    return among[lazy_greedy(ld.gain, ld.add, ld.gain(np.arange(len(s))), k, rng)[0]]
+    return among[maximise(ld, len(among), k, rng)]
 
 # %% ../../nbs/67_submodular.ipynb #20730db9
 def rarest_labelled(
@@ -230,7 +240,7 @@ def facility_location_mi(
         raise UserError(f"Facility location runs over 'queries' or the 'pool', not over {over!r}.")
     fl = (FacilityLocation(to_q.T, 0., near) if over == "queries"
           else FacilityLocation(np.minimum(s, near[:, None])))
-    return among[lazy_greedy(fl.gain, fl.add, fl.gain(np.arange(len(s))), k, rng)[0]]
+    return among[maximise(fl, len(among), k, rng)]
 
 # %% ../../nbs/67_submodular.ipynb #f93f9472
 def graph_cut_mi(
@@ -245,7 +255,7 @@ def graph_cut_mi(
     "The images most similar to the queries."
     among, s, to_q, _ = query_similarities(state, k, rng, queries, candidates, embedding, view)
     gc = GraphCut(s, 2 * to_q.sum(1), 0.)
-    return among[lazy_greedy(gc.gain, gc.add, gc.now, k, rng)[0]]
+    return among[maximise(gc, len(among), k, rng)]
 
 # %% ../../nbs/67_submodular.ipynb #f27ea1c6
 def log_det_mi(
@@ -261,4 +271,4 @@ def log_det_mi(
     "A batch of large volume that the queries explain."
     among, s, to_q, of_q = query_similarities(state, k, rng, queries, candidates, embedding, view)
     ld = Difference(LogDet(s), LogDet(conditioned(s, to_q, of_q, eta)))
-    return among[lazy_greedy(ld.gain, ld.add, ld.gain(np.arange(len(s))), k, rng, len(s))[0]]
+    return among[maximise(ld, len(among), k, rng, len(among))]

@@ -21,8 +21,8 @@ from .adversarial import PAPER, RELEASED, Critic, LossRanker
 from .adversarial import bim, deepfool, sraal, ta_vaal, vaal, waal
 from .bayesian import bald, batch_bald, dbal, mean_std, power_bald, variation_ratio
 from .clustered import cartography_equal, equal_share, kmeans_equal, kmeans_proportional
-from .clustered import core_set as unit_core_set
 from .clustered import multi_batch_kmeans, proportional_share, single_batch_kmeans
+from .clustered import unit_core_set
 from .committee import ens_bald, ens_lc, ens_me, ens_mm, ens_varr, vote_entropy
 from .coverage import cluster_margin, core_set, density_weighted, dropquery, kmeans_features
 from .coverage import robust_core_set, tcm, uncertainty_herding

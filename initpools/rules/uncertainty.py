@@ -10,8 +10,8 @@ __all__ = ['check_probs', 'check_labels', 'scored', 'confidence_score', 'entropy
 import numpy as np
 from scipy.special import entr, log_softmax, softmax
 
-from ..core import UserError, check_budget, top_k
-from ..state import State
+from ..core import UserError
+from ..state import State, highest
 
 # %% ../../nbs/61_uncertainty.ipynb #12cef7b8
 def check_probs(
@@ -81,8 +81,8 @@ def margin_score(
     p:np.ndarray, # (n, C) probabilities
 )->np.ndarray: # (n,) in [-1, 0]
     "Minus the lead of the most probable class over the second."
-    best = np.partition(p, -2, axis=-1)
-    return best[..., -2] - best[..., -1]
+    top = np.partition(p, -2, axis=-1)
+    return top[..., -2] - top[..., -1]
 
 # %% ../../nbs/61_uncertainty.ipynb #bae585aa
 def calibration_error(
@@ -146,8 +146,7 @@ def least_confidence(
     temperature:float|str=None, # see `model_probs`
 )->np.ndarray: # (k,) pool indices, most uncertain first
     "The `k` images whose most probable class is least probable."
-    check_budget(k, len(state.unlabelled))
-    return state.unlabelled[top_k(confidence_score(model_probs(state, temperature)), k, rng)]
+    return highest(state, confidence_score(model_probs(state, temperature)), k, rng)
 
 # %% ../../nbs/61_uncertainty.ipynb #9b81b063
 def max_entropy(
@@ -157,8 +156,7 @@ def max_entropy(
     temperature:float|str=None, # see `model_probs`
 )->np.ndarray: # (k,) pool indices, most uncertain first
     "The `k` images of highest predictive entropy."
-    check_budget(k, len(state.unlabelled))
-    return state.unlabelled[top_k(entropy_score(model_probs(state, temperature)), k, rng)]
+    return highest(state, entropy_score(model_probs(state, temperature)), k, rng)
 
 # %% ../../nbs/61_uncertainty.ipynb #2cf47b08
 def min_margin(
@@ -168,8 +166,7 @@ def min_margin(
     temperature:float|str=None, # see `model_probs`
 )->np.ndarray: # (k,) pool indices, most uncertain first
     "The `k` images with the smallest lead of the best class over the second."
-    check_budget(k, len(state.unlabelled))
-    return state.unlabelled[top_k(margin_score(model_probs(state, temperature)), k, rng)]
+    return highest(state, margin_score(model_probs(state, temperature)), k, rng)
 
 # %% ../../nbs/61_uncertainty.ipynb #95c682fd
 def model_features(

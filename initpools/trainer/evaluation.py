@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['LINEAR', 'GRID', 'FINE_TUNING', 'FROM_SCRATCH', 'DIVERGED', 'category_coverage', 'Probe', 'rate', 'probe_rows',
            'first_weights', 'shuffles', 'fit_probes', 'probe_logits', 'probe_accuracies', 'folds_of', 'choose_strength',
-           'fit_tuned', 'nearest', 'nearest_of_many', 'nn_accuracies', 'Tuning', 'Classifier', 'fit_network',
-           'network_features']
+           'fit_tuned', 'nearest', 'Tuning', 'Classifier', 'fit_network', 'network_features']
 
 # %% ../../nbs/26_evaluation.ipynb #d36afcf8
 from dataclasses import dataclass
@@ -242,39 +241,6 @@ def nearest(
     if getattr(faiss, "get_num_gpus", lambda: 0)(): index = faiss.index_cpu_to_all_gpus(index)
     index.add(rows)
     return index.search(queries, 1)[1][:, 0]
-
-# %% ../../nbs/26_evaluation.ipynb #b2efeba0
-def nearest_of_many(
-    rows:np.ndarray, # (u, d) all labelled features, of length 1
-    sets:list, # of positions in `rows`
-    queries:np.ndarray, # (t, d), of length 1
-): # yields (slice of queries, [position in rows for each query] a set)
-    "The nearest row of each set, from one product."
-    step, sets = max(1, min(256, 2**27 // len(rows))), [np.sort(idx) for idx in sets]
-    for i in range(0, len(queries), step):
-        s = slice(i, min(i + step, len(queries)))
-        near = queries[s] @ rows.T
-        yield s, [idx[near.take(idx, 1).argmax(1)] for idx in sets]
-
-# %% ../../nbs/26_evaluation.ipynb #7d4349a8
-def nn_accuracies(
-    x, # (n, d) features of the pool
-    y:np.ndarray, # (n,) class ids
-    picks:list, # of index arrays
-    xt, # (t, d) test features
-    yt:np.ndarray, # (t,) their class ids
-)->np.ndarray: # one for each of `picks`
-    "1-NN accuracy of each choice."
-    queries, y = probe_rows(xt, np.arange(len(xt)), True).numpy(), np.asarray(y)
-    used, at = np.unique(np.concatenate(picks), return_inverse=True)
-    if len(at) > 2 * len(used):
-        rows, right = probe_rows(x, used, True).numpy(), np.zeros(len(picks))
-        sets = np.split(at, np.cumsum([len(p) for p in picks])[:-1])
-        for s, near in nearest_of_many(rows, sets, queries):
-            right += [(y[used[j]] == yt[s]).sum() for j in near]
-        return right / len(queries)
-    near = (nearest(probe_rows(x, idx, True).numpy(), queries) for idx in picks)
-    return np.array([(y[idx][j] == yt).mean() for idx, j in zip(picks, near)])
 
 # %% ../../nbs/26_evaluation.ipynb #86960415
 @dataclass(frozen=True)

@@ -195,8 +195,10 @@ def drop_features(
     return ((torch.from_numpy(np.ascontiguousarray(x)) @ w.T).view(len(x), passes, -1) + fit.b).softmax(2)
 
 # %% ../../nbs/28_heads.ipynb #aa81046e
-ALL_VIEWS = {"features", "projection", "logits", "probs", "mc_probs", "member_probs"}
-HEAD_VIEWS = {"nn": ALL_VIEWS - {"member_probs"}} # what a head says, where it is not all of them
+_LINEAR = HeadFit(Head(), 2) # not trained: only asked what it can say
+_NEAR = HeadFit(Head("nn"), 2, near=(0, 0))
+ALL_VIEWS = set(head_views([_LINEAR, _LINEAR], None))
+HEAD_VIEWS = {"nn": set(head_views([_NEAR, _NEAR], None))} # what a head says, where it is not all of them
 
 def head_state(
     fits:list, # of HeadFit: the task model first, then the other members of a committee

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.augment import normalise
+from ..data.augment import standardise
 from ..core import UserError, torch_stream
 from ..data.images import Images
 from .loop import Fit, autocast
@@ -39,7 +39,7 @@ def embed(
     with autocast(fit.device, fit.precision):
         for i in range(0, len(images), batch):
             x = images.x[i:i + batch].to(fit.device, non_blocking=True)
-            out[i:i + batch] = backbone(normalise(x, fit.mean, fit.std))
+            out[i:i + batch] = backbone(standardise(x, fit.mean, fit.std))
     return out
 
 # %% ../../nbs/23_inference.ipynb #dd5d9e10

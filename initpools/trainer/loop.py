@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.augment import augment, normalise
+from ..data.augment import augment, standardise
 from ..core import UserError, digest, has_fast_bf16, lookup, pick_device, torch_stream
 from ..data.images import Dataset
 from .models import Net, build
@@ -117,7 +117,7 @@ def epoch_batches(
 def augmented(
     images, # labelled Images, on the device
     recipe:Recipe, # batch size and augmentation
-    data:Dataset, # whose channel statistics normalise
+    data:Dataset, # whose channel statistics standardise
     streams, # of the shuffle and of the augmentation
 ): # yields (images as the network sees them, labels)
     "One epoch of images in random order and look."
@@ -125,7 +125,7 @@ def augmented(
     for b in epoch_batches(len(images), recipe.batch, shuffle):
         part = images[b.to(images.x.device)]
         x = augment(part.x, recipe.augment, noise)
-        yield normalise(x, data.mean, data.std), part.y
+        yield standardise(x, data.mean, data.std), part.y
 
 # %% ../../nbs/21_loop.ipynb #8be56f23
 def make_optimizer(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.augment import augment, normalise, random_strong
+from ..data.augment import augment, random_strong, standardise
 from ..core import torch_stream
 from ..data.images import Dataset
 
@@ -106,7 +106,7 @@ class Unlabelled(Term):
         x = self.job.data.train.x
         return x[index.to(x.device)].to(self.job.device)
 
-    def normalise(self, x): return normalise(x, self.job.data.mean, self.job.data.std)
+    def standardise(self, x): return standardise(x, self.job.data.mean, self.job.data.std)
 
 # %% ../../nbs/19_terms.ipynb #bfd7d57b
 NORMS = nn.BatchNorm1d, nn.BatchNorm2d
@@ -153,7 +153,7 @@ class PseudoLabels(Unlabelled):
     def logits(self, index):
         "What the network says of some images."
         self.job.net.eval()
-        out = [self.job.net(self.normalise(self.images(i))).float().cpu() for i in index.split(512)]
+        out = [self.job.net(self.standardise(self.images(i))).float().cpu() for i in index.split(512)]
         self.job.net.train()
         return torch.cat(out)
 
@@ -169,7 +169,7 @@ class PseudoLabels(Unlabelled):
         index, labels = self.made
         if len(index) == 0: return 0.
         rows = torch.randint(len(index), (len(step.y),), generator=self.draw)
-        x = self.normalise(augment(self.images(index[rows]), self.job.recipe.augment, self.noise))
+        x = self.standardise(augment(self.images(index[rows]), self.job.recipe.augment, self.noise))
         return F.cross_entropy(self.job.net(x).float(), labels[rows].to(self.job.device))
 
 # %% ../../nbs/19_terms.ipynb #10c18699
@@ -203,8 +203,8 @@ class FixMatch(Unlabelled):
         if len(index) == 1: index = index.repeat(2) # a batch of one has no statistics
         net, x = self.job.net, self.images(index)
         weak, base = (augment(x, self.job.recipe.augment, self.noise) for _ in range(2))
-        with torch.no_grad(): q = net(self.normalise(weak))
-        with unremembered(net): strong = net(self.normalise(random_strong(base, self.noise, 2)))
+        with torch.no_grad(): q = net(self.standardise(weak))
+        with unremembered(net): strong = net(self.standardise(random_strong(base, self.noise, 2)))
         return self.weight * consistency(q, strong, self.tau)
 
 # %% ../../nbs/19_terms.ipynb #9936f7e1
