@@ -99,12 +99,13 @@ def test_a_rule_that_fails_on_one_grid_is_tried_on_the_others(tried, here):
     assert "## Left out" in found.page() and any("ten are too few" in line for line in said)
 
 
-def test_a_second_call_goes_on(tried, here):
-    "Two seeds more do only their own rounds."
-    tried("my_rules.py:first", seeds=2)
-    before = {f: f.stat().st_mtime_ns for f in Store(here/"store").files()}
-    found, _ = tried("my_rules.py:first", seeds=5)
-    assert found.trials[0].seeds == 5
+def test_a_second_call_goes_on(tried, tmp_path):
+    "One seed more does only its own rounds."
+    mine = Store(tmp_path/"store")
+    tried("my_rules.py:first", seeds=1, store=mine)
+    before = {f: f.stat().st_mtime_ns for f in mine.folder.glob("*.jsonl")}
+    found, _ = tried("my_rules.py:first", seeds=2, store=mine)
+    assert found.trials[0].seeds == 2 and len(before) == 5 and len(list(mine.folder.glob("*.jsonl"))) == 10
     assert {f: f.stat().st_mtime_ns for f in before} == before
 
 
@@ -131,7 +132,7 @@ def test_another_number_format_is_said(tried):
 
 def test_a_rule_of_the_grid_needs_no_run(tried, tmp_path):
     found, _ = tried("typiclust", store=Store(tmp_path/"none"))
-    assert found.trials[0].name == "typiclust@pixels" and not Store(tmp_path/"none").files()
+    assert found.trials[0].name == "typiclust@pixels" and not list((tmp_path/"none").glob("*.jsonl"))
 
 
 @pytest.mark.parametrize("rule, how, said", [
