@@ -291,7 +291,7 @@ def try_one(
     role:Annotated[str, typer.Option("--as", help="pool or query")] = "pool",
     data:Annotated[str, typer.Option(help="data sets or grids, with commas: digits,cifar10; default: all "
                                      "that are published and whose features are at hand")] = "",
-    seeds:Annotated[int, typer.Option(help="at most; 5 are needed for a verdict")] = 10,
+    seeds:Annotated[int, typer.Option(help="at most; 5 are needed for a verdict")] = 25,
     out:Annotated[Path, typer.Option(help="folder of the page")] = Path("."),
     minutes:Annotated[float, typer.Option(help="time limit; the next call goes on")] = 10,
     store:Annotated[str, typer.Option(help="one's own records: a path, or a folder under the data root")] = "store",

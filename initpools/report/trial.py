@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'TITLES', 'TURNED', 'COLUMNS', 'NOTHING', 'answer_grids', 'has_records', 'features_missing', 'choose_grids',
-           'check_known', 'name_on', 'Trial', 'rounds_beside', 'duels', 'try_on', 'counted', 'said_of', 'duel_table',
-           'Tried', 'numbers', 'picture', 'save_trial', 'try_rule']
+           'check_known', 'name_on', 'Trial', 'rounds_beside', 'duels', 'try_on', 'counted', 'in_points', 'ordered',
+           'said_of', 'markdown', 'duel_table', 'Tried', 'numbers', 'picture', 'save_trial', 'try_rule']
 
-# %% ../../nbs/95a_try.ipynb #add08bf0
+# %% ../../nbs/95a_try.ipynb #61a18ecc
 import re, time
 from dataclasses import dataclass, field
 from inspect import signature
@@ -27,7 +27,8 @@ from .comparison_plots import verdict_maps
 from .figure import read_parameters, save_figure, save_numbers
 from ..rules.table import FREE, RULES, find_rule, rule_name
 from ..samplers import SAMPLERS, canonical_pool, pool_title, sampler_of
-from ..strategies import canonical_strategy, strategy_of, strategy_title
+from .plots import in_order
+from ..strategies import STRATEGIES, canonical_strategy, strategy_of, strategy_title
 
 # %% ../../nbs/95a_try.ipynb #fe8b0e2c
 def answer_grids(
@@ -151,7 +152,7 @@ def rounds_beside(
     if not len(whole): raise UserError(f"no seed was finished in {minutes:.1f} minutes: call again to go on.")
     return frame[frame.seed.isin(whole)]
 
-# %% ../../nbs/95a_try.ipynb #237dacaf
+# %% ../../nbs/95a_try.ipynb #de36dc50
 TURNED = {"better": "worse", "worse": "better"}
 
 def duels(
@@ -171,7 +172,7 @@ def try_on(
     params:dict, # of the grid
     rule:str, # a name, perhaps without a source
     role:str="pool", # or "query"
-    seeds:int=10, # at most
+    seeds:int=25, # at most
     minutes:float=10, # time limit
     store:Store=None, # for the rule's own records
     root=None, # data root
@@ -182,13 +183,28 @@ def try_on(
     table = answers(frame, ("grid",), (), of=of)
     return Trial(where, params, name, frame, table, duels(frame, name, of))
 
-# %% ../../nbs/95a_try.ipynb #65e18122
+# %% ../../nbs/95a_try.ipynb #45b068c7
 def counted(
     words, # verdicts
 )->str:
     "How often each was said."
-    return ", ".join(f"{said} in {n}" for w in WORDS if (n := sum(v == w for v in words))
-                     for said in [w if w != "equal" else "equal within a point"])
+    long = {"equal": "equal within a point"}
+    times = {w: sum(v == w for v in words) for w in WORDS}
+    return ", ".join(f"{long.get(w, w)} in {n}" for w, n in times.items() if n)
+
+def in_points(
+    *values, # a lead and its interval, as shares
+)->str:
+    "A lead with its interval, in points."
+    lead, low, high = (f"{100 * v:+.1f}".replace("-0.0", "+0.0") for v in values)
+    return f"{lead} [{low}, {high}]" if values[1] == values[1] else lead # no interval of too few seeds
+
+def ordered(
+    names, # as a table has them
+    column:str, # "sampler" or "strategy"
+)->list: # each once
+    "The order of all figures."
+    return in_order(names, {"sampler": SAMPLERS, "strategy": STRATEGIES}[column])
 
 def said_of(
     trial:Trial, # a rule on a grid
@@ -196,17 +212,25 @@ def said_of(
 )->str: # Markdown
     "A grid's part of the page."
     _, of, under = ROLES[role]
-    p, own, title = trial.params, trial.table[trial.table[of] == trial.name], TITLES[under]
-    lines = [f"## {p['title']}", "", f"`{trial.grid}`: {p['features']}, {p['recipe']}, {p['initial']} + "
-             f"{p['queries']} x {p['budget']} labels, {trial.seeds} seeds, each with {p['share']:.0%} of the "
-             f"training images. Against a random {role} the rule is {counted(own.verdict)} of {len(own)}.", ""]
-    if trial.seeds < FEWEST: lines += [f"{trial.seeds} seeds are too few for a verdict: {FEWEST} are needed, "
-                                       "so everything is open.", ""]
-    other = "query" if role == "pool" else "pool"
-    lines += [f"| {other} | lead at the start | lead at the end, points | verdict |", "|---|---|---|---|"]
-    lines += [f"| {title(getattr(r, under))} | {100 * r.gap:+.1f} | {100 * r.end:+.2f} "
-              f"[{100 * r.end_low:+.2f}, {100 * r.end_high:+.2f}] | {r.verdict} |" for r in own.itertuples()]
-    return "\n".join([*lines, "", duel_table(trial, role), ""])
+    p, own = trial.params, trial.table[trial.table[of] == trial.name].set_index(under)
+    said = (f"`{trial.grid}`: {p['features']}, {p['recipe']}, {p['initial']} + {p['queries']} x {p['budget']} "
+            f"labels, {trial.seeds} seeds, each with {p['share']:.0%} of the training images. In the last round, "
+            f"compared with a random {role}, the rule is {counted(own.verdict)} of {len(own)} cells.")
+    few = [f"{trial.seeds} seeds are too few for a verdict: {FEWEST} are needed, so everything is open."]
+    rows = [(TITLES[under](n), in_points(r.gap, r.gap_low, r.gap_high), in_points(r.area, r.area_low, r.area_high),
+             in_points(r.end, r.end_low, r.end_high), r.verdict)
+            for n in ordered(own.index, under) for r in [own.loc[n]]]
+    other = {"strategy": "query", "sampler": "pool"}[under]
+    head = other, "lead in the first round", "over the curve", "in the last round", "verdict there"
+    return "\n\n".join([f"## {p['title']}", said, *few * (trial.seeds < FEWEST), markdown([head, *rows]),
+                          duel_table(trial, role)])
+
+def markdown(
+    rows:list, # of lists of texts, the head first
+)->str:
+    "A table of Markdown."
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 def duel_table(
     trial:Trial, # a rule on a grid
@@ -214,12 +238,12 @@ def duel_table(
 )->str: # Markdown
     "The rule against each other, one row an opponent."
     _, of, under = ROLES[role]
-    d = trial.duels.assign(said=[f"{r.verdict} {100 * r.lead:+.1f}" for r in trial.duels.itertuples()])
-    wide = d.pivot(index=of, columns=under, values="said").fillna("")
-    wide = wide[list(dict.fromkeys(d[under]))].loc[list(dict.fromkeys(d[of]))]
-    def line(first, rest): return f"| {' | '.join([first, *rest])} |"
-    head = [line("the rule against", map(TITLES[under], wide.columns)), "|---" * (1 + wide.shape[1]) + "|"]
-    return "\n".join([*head, *(line(TITLES[of](name), row) for name, row in zip(wide.index, wide.values))])
+    none = float("nan")
+    said = [f"{r.verdict} {in_points(r.lead, none, none)}" for r in trial.duels.itertuples()]
+    d = trial.duels.assign(said=said)
+    wide, columns = d.pivot(index=of, columns=under, values="said").fillna(""), ordered(d[under], under)
+    rows = [[TITLES[of](n), *wide.loc[n, columns]] for n in ordered(d[of], of)]
+    return markdown([["the rule against", *map(TITLES[under], columns)], *rows])
 
 # %% ../../nbs/95a_try.ipynb #a196528a
 @dataclass(frozen=True)
@@ -257,7 +281,7 @@ class Tried:
         for t in self.trials: parts += [said_of(t, self.role), f"![verdicts]({self.file(t.grid)}.png)"]
         return "\n\n".join(parts + (["## Left out", "\n".join(left)] if left else [])).rstrip() + "\n"
 
-# %% ../../nbs/95a_try.ipynb #7ac81578
+# %% ../../nbs/95a_try.ipynb #f84d7e96
 COLUMNS = ["grid", "sampler", "strategy", "against", "lead", "low", "high", "p", "p_holm", "tost_holm",
            "verdict", "seeds"]
 
@@ -289,20 +313,23 @@ def save_trial(
     out:Path=".", # folder
 )->list: # files written
     "The page, its pictures and its numbers."
+    import matplotlib.pyplot as plt
     out, files, all_numbers = Path(out), [], numbers(tried)
     with writing(out, "give another folder (--out)"): out.mkdir(parents=True, exist_ok=True)
     for t in tried.trials:
         some = all_numbers[all_numbers.grid == t.grid]
-        files += save_figure(picture(t, tried), some, tried.file(t.grid), out)
+        fig = picture(t, tried)
+        files += save_figure(fig, some, tried.file(t.grid), out)
+        plt.close(fig)
     write_atomic(out/f"{tried.stem}.md", tried.page().encode())
     return [out/f"{tried.stem}.md", *dict.fromkeys([*files, save_numbers(all_numbers, tried.stem, out)])]
 
-# %% ../../nbs/95a_try.ipynb #3f06d5e5
+# %% ../../nbs/95a_try.ipynb #eb5a9a95
 def try_rule(
     rule, # FILE.py:NAME, a rule of the book, perhaps with @SOURCE, or a function
     role:str="pool", # or "query"
     data:list=(), # names of data sets or of grids; default: all that can be used
-    seeds:int=10, # at most
+    seeds:int=25, # at most
     minutes:float=10, # time limit; the next call goes on
     store:Store=None, # for the rule's own records; default: the folder `store` under the data root
     root=None, # data root
@@ -322,9 +349,10 @@ def try_rule(
             trials.append(try_on(grid_name, params, name, role, seeds, spare, store, root))
             say(f"{grid_name}: {trials[-1].seeds} seeds")
         except UserError as e: left[grid_name] = str(e)
+    if not trials:
+        reasons = "; ".join(f"{what}: {why}" for what, why in left.items()) or NOTHING
+        raise UserError(f"{name.partition('#')[0]} could not be tried. {reasons}")
     for what, why in left.items(): say(f"{what}: left out, {why}")
-    if not trials: raise UserError(f"{name.partition('#')[0]} could not be tried: "
-                                   f"{'; '.join(f'{n}: {why}' for n, why in left.items()) or NOTHING}")
     return Tried(name, role, trials, left)
 
-NOTHING = "no grid of the answer has records here: get the published ones, data/runs."
+NOTHING = "No grid of the answer has records here: get the published ones, data/runs."
