@@ -120,7 +120,7 @@ def test_as_a_query_it_meets_the_queries(tried):
     found, _ = tried("my_rules.py:first", role="query", seeds=2)
     trial, = found.trials
     assert set(trial.duels.strategy) == {"random", "max_entropy", "min_margin", "badge", "coreset"}
-    assert found.stem == "tried_first_as_query" and "against a random query" in found.page().lower()
+    assert found.stem == "tried_first_as_query" and "compared with a random query" in found.page()
 
 
 def test_another_number_format_is_said(tried):
