@@ -294,7 +294,7 @@ def try_one(
     seeds:Annotated[int, typer.Option(help="at most; 5 are needed for a verdict")] = 25,
     out:Annotated[Path, typer.Option(help="folder of the page")] = Path("."),
     minutes:Annotated[float, typer.Option(help="time limit; the next call goes on")] = 10,
-    store:Annotated[str, typer.Option(help="one's own records: a path, or a folder under the data root")] = "store",
+    store:Annotated[str, typer.Option(help="own records: a path, or a folder under the data root")] = "store",
     root:Annotated[str, typer.Option(help="data root; default: INITPOOLS_DATA, else data/")] = "",
 ):
     "Try a rule against all others, paired with the published records."

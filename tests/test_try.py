@@ -139,7 +139,7 @@ def test_a_rule_of_the_grid_needs_no_run(tried, tmp_path):
 @pytest.mark.parametrize("rule, how, said", [
     ("my_rules.py:nothing", {}, "has no 'nothing'"), ("gone.py:first", {}, "There is no file gone.py"),
     ("typiclus", {}, "typiclust"), ("random", {}, "name another rule"), ("coreset", dict(role="pol"), "pool"),
-    ("coreset", dict(data=["digit"]), "There is no data set of the answer 'digit'"),
+    ("coreset", dict(data=["digit"]), "digit: none of the answer's data sets"),
     ("coreset", dict(seeds=0), "at least 1"), ("hardest", {}, "gives no loss"), ("max_entropy", {}, "no model is"),
     ("coreset", dict(grids={}), "has records here")])
 def test_what_cannot_be_is_one_sentence(tried, rule, how, said):
