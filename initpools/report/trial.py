@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROLES', 'TITLES', 'TURNED', 'MOMENTS', 'COLUMNS', 'NOTHING', 'answer_grids', 'has_records', 'features_missing',
            'choose_grids', 'check_known', 'name_on', 'Trial', 'rounds_beside', 'duels', 'try_on', 'counted',
-           'in_points', 'ordered', 'said_of', 'markdown', 'duel_table', 'Tried', 'numbers', 'picture', 'save_trial',
+           'in_points', 'ordered', 'markdown', 'said_of', 'duel_table', 'Tried', 'numbers', 'picture', 'save_trial',
            'try_rule']
 
 # %% ../../nbs/95a_try.ipynb #61a18ecc
@@ -207,6 +207,13 @@ def ordered(
     "The order of all figures."
     return in_order(names, {"sampler": SAMPLERS, "strategy": STRATEGIES}[column])
 
+def markdown(
+    rows:list, # of lists of texts, the head first
+)->str:
+    "A table of Markdown."
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
 # %% ../../nbs/95a_try.ipynb #1295dd32
 MOMENTS = "gap", "area", "end" # first round, whole curve, last round
 
@@ -230,13 +237,6 @@ def said_of(
     head = other, "lead in the first round", "over the curve", "in the last round", "verdict there"
     return "\n\n".join([f"## {p['title']}", said, *few * (trial.seeds < FEWEST), markdown([head, *rows]),
                           duel_table(trial, role)])
-
-def markdown(
-    rows:list, # of lists of texts, the head first
-)->str:
-    "A table of Markdown."
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 def duel_table(
     trial:Trial, # a rule on a grid
@@ -279,8 +279,9 @@ class Tried:
         head = (f"# Tried as a {self.role}: `{self.rule.partition('#')[0]}`\n\n"
                 f"**Exploratory**: {len(self.trials)} grid{'s' * (len(self.trials) > 1)}, {many} seeds. No "
                 "hypothesis was fixed before these runs; a rule that looks good here needs new seeds and "
-                "other data sets to be believed. Leads are in points of test accuracy, paired by seed, with 95 %; "
-                "*equal* is certified within one point; Holm's correction is over the cells of one grid. "
+                "other data sets to be believed. Leads are in points of test accuracy, paired by seed, with "
+                "95 %; *equal* is certified within one point; Holm's correction is over the cells of one "
+                "grid. "
                 f"{self.mixed()}".rstrip())
         left = [f"- {name}: {why}" for name, why in self.left.items()]
         parts = [head]
