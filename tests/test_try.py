@@ -7,8 +7,8 @@ from initpools.core import UserError
 from initpools.lab.fill import figure_runs
 from initpools.lab.execute import execute
 from initpools.lab.store import Store
-from initpools.report.comparison import FEWEST
-from initpools.report.trial import answer_grids, features_missing, save_trial, try_rule
+from initpools.report.comparison import FEWEST, made_up
+from initpools.report.trial import answer_grids, duels, features_missing, save_trial, try_rule
 
 RULES = '''
 from initpools.rules.table import rule
@@ -73,6 +73,13 @@ def test_own_against_another_is_the_difference_of_their_leads(tried):
         theirs = ends.get((r.sampler, r.strategy), 0) # random itself leads by nothing
         assert r.lead == pytest.approx(ends[trial.name, r.strategy] - theirs)
         assert r.low < r.lead < r.high
+
+
+def test_words_are_said_of_the_rule():
+    "A rule that is ahead of all is better than each, one behind all is worse; the truth is known here."
+    frame = made_up(dict(good=(.1, 100), poor=(-.1, 100)), seeds=10).assign(grid="toy")
+    assert set(duels(frame, "good", "sampler").verdict) == {"better"}
+    assert set(duels(frame, "poor", "sampler").verdict) == {"worse"}
 
 
 def test_a_useless_rule_is_not_called_better(tried):
