@@ -10,7 +10,7 @@ __all__ = ['VERDICTS', 'QUERY_MARKS', 'lead_panel', 'lead_panels', 'verdict_map'
 import numpy as np
 import pandas as pd
 
-from .plots import entitle, in_order, style
+from .plots import entitle, in_order, style, styles
 from ..samplers import SAMPLERS, pool_title
 from ..strategies import STRATEGIES, strategy_title
 
@@ -27,8 +27,9 @@ def lead_panel(
     ax.axhspan(-100 * margin, 100 * margin, color="#E3E3E3", lw=0, zorder=0)
     ax.axhline(0, color="black", lw=.8)
     title = {"sampler": pool_title, "strategy": strategy_title}[of]
-    for name in in_order(lines[of], {"sampler": SAMPLERS, "strategy": STRATEGIES}[of]):
-        points, look = lines[lines[of] == name].sort_values("labels"), style(name)
+    names = in_order(lines[of], {"sampler": SAMPLERS, "strategy": STRATEGIES}[of])
+    for name, look in styles(names).items():
+        points = lines[lines[of] == name].sort_values("labels")
         ax.plot(points.labels, 100 * points.lead, ms=3.2, lw=1.2, label=title(name), **look)
         ends = 100 * points.low, 100 * points.high
         ax.fill_between(points.labels, *ends, color=look["color"], alpha=.15, lw=0)
@@ -72,7 +73,8 @@ def lead_panels(
     fig.supylabel("lead over a random pool, points", fontsize=10)
     entitle(fig, title, subtitle)
     handles = axs.flat[0].get_legend_handles_labels()
-    across = max(1, int(width / 1.9))
+    longest = max(map(len, handles[1])) # of the names, which are 8 points high
+    across = max(1, int(width / (.6 + .065 * longest)))
     fig.legend(*handles, loc="outside lower center", ncols=across, frameon=False, fontsize=8)
     return fig
 
@@ -164,8 +166,9 @@ def half_life_dots(
     table = table[table.half_life.notna()]
     pools, queries = in_order(table.sampler, SAMPLERS), in_order(table.strategy, STRATEGIES)
     ax = ax or plt.subplots(figsize=(4.5, .45 * len(pools) + 1), layout="constrained")[1]
+    looks = styles(pools)
     for r in table.itertuples():
-        i, look = queries.index(r.strategy), style(r.sampler)
+        i, look = queries.index(r.strategy), looks[r.sampler]
         y = pools.index(r.sampler) + .7 * ((i + .5) / len(queries) - .5)
         x, low, high = (min(v, last) for v in (r.half_life, r.half_life_low, r.half_life_high))
         ax.plot([low, high], [y, y], color=look["color"], lw=1.2)
