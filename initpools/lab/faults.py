@@ -26,8 +26,8 @@ def small_grid(
 )->list: # of Run
     "A grid of quick runs; networks on images, half of which wait for a pretext task, or heads on features."
     if features:
-        return grid(samplers=["random", f"kmeans_equal@{features}"], strategies=["random", "min_margin", "badge"],
-                    seeds=seeds, initial=10, budget=10, queries=queries, features=features, components=16)
+        return grid(samplers=["random", f"kmeans_equal@{features}"], initial=10, budget=10, queries=queries,
+                    strategies=["random", "min_margin", "badge"], seeds=seeds, features=features, components=16)
     runs = grid(samplers=["random", "vae"], strategies=["random", "min_margin", "dbal"], seeds=seeds,
                 initial=10, budget=10, queries=queries, pretext_epochs=3)
     return [replace(r, recipe=replace(r.recipe, epochs=3, min_steps=0)) for r in runs]
@@ -55,6 +55,7 @@ def begun(
     try: execute(runs, Store(folder), executor, device="cpu", root=root)
     except UserError as e: sys.exit(f"\n{e}")
 
+# %% ../../nbs/86_faults.ipynb #6323340d
 def begin(
     folder:Path, # of the store; pretext tasks are cached beside it
     seeds:int=2, # of the grid

@@ -48,10 +48,11 @@ def style(
     colour = COLOURS.get(sampler, SPARE[place % len(SPARE)])
     return dict(color=colour, marker=MARKERS[place % len(MARKERS)], ls=DASHES[place % len(DASHES)])
 
+# %% ../../nbs/91_plots.ipynb #b07d8d51
 def styles(
     samplers, # names in one figure
 )->dict: # name -> colour, marker and dash
-    "How samplers are drawn side by side: as everywhere, and where two colours would meet the later takes a spare one."
+    "How samplers are drawn side by side: where two colours would meet, the later takes a spare one."
     found, used = {}, set()
     for name in dict.fromkeys(samplers):
         look = style(name)
