@@ -26,8 +26,9 @@ def small_grid(
 )->list: # of Run
     "A grid of quick runs; networks on images, half of which wait for a pretext task, or heads on features."
     if features:
-        return grid(samplers=["random", f"kmeans_equal@{features}"], initial=10, budget=10, queries=queries,
-                    strategies=["random", "min_margin", "badge"], seeds=seeds, features=features, components=16)
+        return grid(samplers=["random", f"kmeans_equal@{features}"], features=features, components=16,
+                    strategies=["random", "min_margin", "badge"], seeds=seeds, initial=10, budget=10,
+                    queries=queries)
     runs = grid(samplers=["random", "vae"], strategies=["random", "min_margin", "dbal"], seeds=seeds,
                 initial=10, budget=10, queries=queries, pretext_epochs=3)
     return [replace(r, recipe=replace(r.recipe, epochs=3, min_steps=0)) for r in runs]
