@@ -38,7 +38,7 @@ def lead_panel(
 def _in_points(ax, margin):
     "A vertical axis of points: linear within twice the margin, logarithmic beyond."
     ax.set_yscale("symlog", linthresh=200 * margin, linscale=1)
-    beyond = [v for v in (.5, 1, 2, 5, 10, 20, 50) if v >= 100 * margin]
+    beyond = [v for v in (.5, 1, 2, 5, 20, 80) if v >= 100 * margin]
     whole = [*(-v for v in beyond), 0, *beyond]
     low, high = ax.get_ylim()
     ticks = sorted(t for t in whole if low <= t <= high)
