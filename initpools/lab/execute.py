@@ -17,13 +17,13 @@ from multiprocessing import get_context
 from queue import SimpleQueue
 from threading import Thread
 
-from ..active import learn_many, learner_of
+from ..active import learn_many
 from ..core import UserError, canonical, holder, name_holder, pick_device
 from ..data.images import DATASETS
 from .cluster import on_cluster
 from .store import Store
-from .work import (GIVEN_UP, How, Patience, artefacts_of, batches, do_share, load_once,
-                                make_artefact, owned)
+from .work import (GIVEN_UP, How, Patience, artefacts_of, at_once, batches, do_share, how_on,
+                                load_once, make_artefact, owned)
 from ..own import shipped
 
 # %% ../../nbs/84_execute.ipynb #9919db63
@@ -238,10 +238,9 @@ def execute(
     store, here = store or Store(), pick_device(device)
     engine, workers = pick_executor(executor, workers, here.startswith("cuda"))
     remote = engine not in ("local", "processes")
-    cohort = cohort or (8 if here.startswith("cuda") and not remote else learner_of(runs[0].recipe).together)
-    also = str(store.also.folder.resolve()) if store.also else ""
-    how = How(str(store.folder.resolve()), root and str(root), device if remote else here, precision, cohort,
-              threads, () if engine == "local" else shipped(owned(runs)), also, learn)
+    cohort = at_once(cohort, "" if remote else here, runs[0])
+    how = how_on(store, root, device=device if remote else here, precision=precision, cohort=cohort,
+                 threads=threads, own=() if engine == "local" else shipped(owned(runs)), learn=learn)
     prints = fingerprints(runs, store, root, here if engine == "local" else "cpu")
     stored = {run.key: len(store.rounds(run, prints[run.world])) for run in runs}
     progress = Progress(sum(len(run.budgets) for run in runs), sum(stored.values()), quiet,

@@ -15,8 +15,7 @@ from ..data.images import load
 from .execute import in_this_process, make_ready, refuse
 from .grid import grid, on_shares
 from .store import Store, published
-from .work import How, batches
-from ..active import learner_of
+from .work import at_once, batches, how_on
 from ..strategies import strategy_of
 from ..trainer import epochs_for
 
@@ -99,9 +98,8 @@ def fill(
     errors = []
     every = list(dict.fromkeys(sum(plans.values(), [])))
     store = Store(store.folder, store.also or published(every))
-    together = cohort or (8 if here.startswith("cuda") else learner_of(every[0].recipe).together)
-    also = str(store.also.folder.resolve()) if store.also else ""
-    how = How(str(store.folder.resolve()), root and str(root), here, precision, together, threads, also=also)
+    how = how_on(store, root, device=here, precision=precision, threads=threads,
+                 cohort=at_once(cohort, here, every[0]))
     def tell(n, note):
         done.append(n)
         if clock() >= end: raise TimeUp
