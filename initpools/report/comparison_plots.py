@@ -10,7 +10,7 @@ __all__ = ['VERDICTS', 'QUERY_MARKS', 'lead_panel', 'lead_panels', 'verdict_map'
 import numpy as np
 import pandas as pd
 
-from .plots import entitle, in_order, style, styles
+from .plots import entitle, in_order, same_band, style, styles
 from ..samplers import SAMPLERS, pool_title
 from ..strategies import STRATEGIES, strategy_title
 
@@ -24,7 +24,7 @@ def lead_panel(
     "Lead over random against labels, one line a pool."
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(4, 3), layout="constrained")[1]
-    ax.axhspan(-100 * margin, 100 * margin, color="#E3E3E3", lw=0, zorder=0)
+    same_band(ax, 100 * margin)
     ax.axhline(0, color="black", lw=.8)
     title = {"sampler": pool_title, "strategy": strategy_title}[of]
     names = in_order(lines[of], {"sampler": SAMPLERS, "strategy": STRATEGIES}[of])
@@ -70,7 +70,7 @@ def lead_panels(
     for ax in axs.flat[max(0, len(queries) - columns):len(queries)]:
         ax.set_xlabel("labelled images")
         ax.tick_params(labelbottom=True)
-    fig.supylabel("lead over a random pool, points", fontsize=10)
+    fig.supylabel("lead over random, points", fontsize=10)
     entitle(fig, title, subtitle)
     handles = axs.flat[0].get_legend_handles_labels()
     longest = max(map(len, handles[1])) # of the names, which are 8 points high
@@ -163,10 +163,10 @@ def half_life_dots(
 ): # -> Axes
     "Rounds after which half of the start gap is left."
     import matplotlib.pyplot as plt
+    looks = styles(in_order(table.sampler, SAMPLERS)) # a pool that is not drawn keeps its colour
     table = table[table.half_life.notna()]
     pools, queries = in_order(table.sampler, SAMPLERS), in_order(table.strategy, STRATEGIES)
     ax = ax or plt.subplots(figsize=(4.5, .45 * len(pools) + 1), layout="constrained")[1]
-    looks = styles(pools)
     for r in table.itertuples():
         i, look = queries.index(r.strategy), looks[r.sampler]
         y = pools.index(r.sampler) + .7 * ((i + .5) / len(queries) - .5)

@@ -25,7 +25,8 @@ class Kinds:
 
 MOST = .9 # share of the cells that has to agree, for a hypothesis to hold
 
-def _row(claim, plan, ours, holds): return {"claim": claim, "paper": plan, "ours": ours, "holds?": holds}
+def _row(claim, plan, ours, holds):
+    return {"claim": claim, "the plan asks": plan, "ours": ours, "holds?": holds}
 
 # %% ../../nbs/90f_hypotheses.ipynb #3776a2d4
 def forgotten(
@@ -113,7 +114,7 @@ def hypotheses(
     frame:pd.DataFrame, # tidy rounds of one setting
     kinds:Kinds, # what the plan takes pools and queries for
     margin:float=.01, # what "equal" means, in accuracy
-)->pd.DataFrame: # claim, paper (what the plan asks for), ours, holds?
+)->pd.DataFrame: # claim, the plan asks, ours, holds?
     "The plan's hypotheses against one grid."
     values = moments(side_by_side(frame))
     d, table = leads(values), answers(frame, family=(), margin=margin)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..core import UserError
 from ..lab.budgets import MEASURES
-from .plots import entitle, in_order, style
+from .plots import entitle, in_order, same_band, style
 from .statistics import differences, interval, limits, points, verdict
 from ..rules.table import find_rule
 
@@ -123,7 +123,7 @@ def budget_curves(
         g = 100 * gaps[gaps.strategy == s].set_index("labels").drop(columns=["strategy", "n"])
         ends = np.array([g.difference - g.low, g.high - g.difference])
         if len(g): right.errorbar(g.index, g.difference, ends, elinewidth=.7, capsize=1.5, **look)
-    right.axhspan(-1, 1, color="#E3E3E3", lw=0, zorder=0) # what a reader may call the same
+    same_band(right)
     right.axhline(0, c="black", lw=1)
     _mark(left, sorted(frame.labels.unique()), f"{MEASURES[frame.measure.iloc[0]].title}, %")
     _mark(right, sorted(frame.labels.unique()), "points above random (paired, 95 %)")
