@@ -32,13 +32,13 @@ def say(capsys):
 
 @pytest.fixture
 def refuse(say):
-    "Call what is to be refused; its one sentence."
+    "Call what is to be refused; its one sentence, perhaps after what was found in a folder."
     def call(*args):
         code, out, err = say(*args)
-        said = err.strip().splitlines()
-        assert (code == 1 and not out and len(said) == 1 and said[0].startswith("initpools: ")
-                and "Traceback" not in err), (code, out, err)
-        return said[0]
+        *found, said = err.strip().splitlines()
+        assert (code == 1 and not out and said.startswith("initpools: ") and "Traceback" not in err
+                and all("photographs used" in line for line in found)), (code, out, err)
+        return said
     return call
 
 
@@ -133,7 +133,7 @@ def test_devices_that_exist(monkeypatch):
 def test_no_right_to_the_data_root(refuse, photos):
     "Nobody, root included, can make a folder in /sys."
     said = refuse("choose", photos, "5", "-b", "pixels", "-s", "random", "--root", "/sys/data", "--device", "cpu")
-    assert "/sys/data/cache/features" in said and "cannot be written" in said and "--root" in said
+    assert "/sys/data/cache/photos" in said and "cannot be written" in said and "--root" in said
 
 
 def test_no_right_to_the_cache_of_pretext_tasks():
@@ -214,7 +214,7 @@ def test_half_an_image(axis):
 
 @pytest.mark.parametrize("command, where", [
     (("choose", "digits", "5", "-b", "pixels", "-s", "random", "--device", "cpu"),
-     "initpools.pretext.features.features_of"),
+     "initpools.choose.features_of"),
     (("fill", "figure_5", "--device", "cpu"), "initpools.report.figure.read_parameters"),
     (("store", "verify", "runs"), "initpools.lab.store.Store.verify"),
     (("store", "ls", "runs"), "initpools.lab.store.Store.frame"),
@@ -223,6 +223,18 @@ def test_ctrl_c(command, where, say, monkeypatch):
     def stop(*args, **more): raise KeyboardInterrupt
     monkeypatch.setattr(where, stop)
     assert say(*command) == (130, "", "initpools: stopped; call again to go on\n")
+
+
+def test_sigterm_in_a_process(tmp_path, photos):
+    "As a batch system sends it: a sentence, no round, and the next call goes on."
+    ask = ["choose", str(photos), "5", "-b", "pixels", "-o", str(tmp_path/"r"), "--root", str(tmp_path)]
+    code = ("import os, signal, initpools.choose as c\nfrom initpools.cli import main\n"
+            "def stop(*a, **k): os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
+            "c.sheet_of = stop\n"
+            f"main({ask})")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 143 and done.stderr.endswith("initpools: stopped; call again to go on\n"), done
+    assert not (tmp_path/"r").exists() and not list(tmp_path.glob(".r*"))
 
 
 FILL = "dataset: digits\nsamplers: [random]\nstrategies: [random]\nseeds: 9\ninitial: 10\nbudget: 10\nqueries: 9\n"

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HEADER', 'DTYPES', 'UNTRAINED', 'AT_ONCE', 'READING', 'npy_header', 'Manifest', 'read_manifest', 'read_names',
            'Features', 'check_length', 'open_features', 'save_features', 'simclr_task', 'to_learn_from', 'network',
-           'Batch', 'decoded', 'image_batches', 'embed_batch', 'batch_size', 'folded', 'extract', 'progress',
-           'fingerprint', 'features_of']
+           'Batch', 'decoded', 'image_batches', 'embed_batch', 'batch_size', 'beside_decoding', 'folded', 'extract',
+           'progress', 'fingerprint', 'features_of']
 
 # %% ../../nbs/38_features.ipynb #43d0b79c
 import hashlib, json, os, struct, time
@@ -187,12 +187,13 @@ def simclr_task(
                         f"{', '.join(MODELS)}.")
     return Task("simclr", int(epochs or 15), backbone=model or "small_cnn")
 
-# %% ../../nbs/38_features.ipynb #8ce9a7f2
+# %% ../../nbs/38_features.ipynb #34dba1de
 def to_learn_from(
-    data:str, # name of a data set
+    data:str|Dataset, # name of a data set, or the images
     root:Path=None, # data root
 )->Dataset:
     "The images of a pretext task: a data set, or a folder without labels."
+    if isinstance(data, Dataset): return data
     if (data.startswith("folder:") and isinstance(files := source(data, "train", root), Files)
         and files.y is None):
         return unlabelled([files.root/n for n in files.names], data, folder_and_size(data)[1])
@@ -202,7 +203,7 @@ UNTRAINED = {"pixels": Frozen(nn.Flatten(), 0, (0.,), (1.,))} # name -> what nee
 
 def network(
     backbone:str, # pixels, simclr:EPOCHS:MODEL, or as in the chapter Frozen backbones
-    data:str, # name of the data set, whose images SimCLR learns from
+    data:str|Dataset, # name of the data set, whose images SimCLR learns from, or these images
     root:Path=None, # data root
     device:str="cpu", # where SimCLR is trained, if it has to be
     report=None, # function(text) for progress
@@ -269,6 +270,17 @@ def batch_size(
     "How many images a network is given at a time: a bounded number of pixels, 256 images at most."
     return int(np.clip(AT_ONCE.get(device, 256) * 224**2 // side**2, 1, 256))
 
+# %% ../../nbs/38_features.ipynb #469c81b7
+def beside_decoding(
+    batches, # that are decoded while the network is at work
+    device:str="cpu", # where that computes
+): # yields the batches
+    "Leave one core to the decoder, as long as there are batches."
+    threads = torch.get_num_threads()
+    if device == "cpu": torch.set_num_threads(max(1, min(threads, (os.cpu_count() or 1) - 1)))
+    try: yield from batches
+    finally: torch.set_num_threads(threads)
+
 # %% ../../nbs/38_features.ipynb #615d1d31
 def folded(how:Frozen, device:str)->Frozen: # the same features, faster where torch.fx can trace the network
     "Fold batch normalisations into convolutions."
@@ -322,13 +334,13 @@ def _nothing(images, data): # -> the sentence
     why = read_told(images.root/name, 8)[1][0]
     return f"None of the {len(images)} images of {data} can be read; the first is {printable(name)} ({why})."
 
-# %% ../../nbs/38_features.ipynb #27e6cd31
+# %% ../../nbs/38_features.ipynb #f336e55f
 def _grown(images, how, folder, m, device, batch, every, report): # -> the manifest of the whole file
     "Rows to the file batch by batch, and every few seconds the manifest that counts them."
     before, start = m, time.perf_counter()
     written = asked = start
     with open(folder/"features.npy", "r+b") as f:
-        for b in image_batches(images, how.size, m.done, batch):
+        for b in beside_decoding(image_batches(images, how.size, m.done, batch), device):
             waited = time.perf_counter() - asked
             rows = (_checked(embed_batch(how, b.x, device), m, b.good) if len(b.good)
                     else np.empty((0, m.d), m.dtype))
