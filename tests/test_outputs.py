@@ -12,6 +12,7 @@ QUICK = ["00_core", "05_state", "09_subsets", "25_geometry", "50_ranked", "51_cl
          "63_committee", "80_grid", "90_statistics", "94_keep", "96_cli", "97_gallery"]
 VARIES = re.compile(r"""
     \d[\d.,]*\s?(?:s|ms|us|µs|ns|seconds|minutes|MB|GB|GFLOP/s|images/s|rounds/s|times)\b # what a machine takes
+  | (?<=measured\ on\ )[^:\n]+                                                           # a machine's name
   | 0x[0-9a-f]+ | (?<=\ )at\ \S+Z | (?:/\S+)+/ | tmp\w+ | pid\s\d+                         # addresses, moments, folders
 """, re.VERBOSE)
 
