@@ -134,8 +134,8 @@ def test_small_benchmarks(template, tmp_path, monkeypatch):
 
 
 def test_every_template_is_run():
-    elsewhere = {"learning_curves", "strategies", "transfer", "pools_compared", "answer", "answer_plan",
-                 "low_budget"} # below, and in test_low_budget
+    elsewhere = {"learning_curves", "strategies", "transfer", "pools_compared", "second_round", "answer",
+                 "answer_plan", "low_budget"} # below, and in test_low_budget
     # its workers are shot by the clock, so that a slow machine would never finish; the same faults are in test_resume
     # and test_cluster
     shot = {"benchmark_grid"}
@@ -172,6 +172,17 @@ def test_the_answer_is_planned_and_drawn(tmp_path, monkeypatch):
     assert "5 of 6" in out.read_text() and "H1. digits" in (tmp_path/"answer"/"answer.json").read_text()
     with pytest.raises(UserError, match="No grid has 7 whole seeds"):
         run_figure("answer", page | dict(fewest=7), tmp_path/"none"/"answer.ipynb")
+
+
+def test_a_second_round_is_drawn(tmp_path, monkeypatch):
+    "Rules for later rounds, from one first round each; with a single first round too."
+    monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
+    small = dict(name="smoke_second", strategies=["random", "kmeans_features", "min_margin"], components=16, seeds=5,
+                 queries=2, executor="local")
+    _, second = same_twice("second_round", small, tmp_path)
+    assert "90 found" in second and "Min-margin beats chance in the second round" in second
+    one = small | dict(samplers=["random"])
+    assert "after Random" in run_figure("second_round", one, tmp_path/"one"/"page.ipynb").read_text()
 
 
 def test_strategies_twice(tmp_path, monkeypatch):
