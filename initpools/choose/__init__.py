@@ -8,11 +8,13 @@ __all__ = ['NEAR', 'MANY', 'DIRECTIONS', 'RESIDENT', 'COVER', 'ENOUGH', 'Order',
            'picks_of', 'check_left', 'round_table', 'regions', 'said_of_labels', 'enough', 'choose', 'fulfil',
            'hand_over', 'repeated']
 
-# %% ../../nbs/72i_rounds.ipynb #b1f6ebf4
+# %% ../../nbs/72i_rounds.ipynb #5806dd52
 import os, warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -23,7 +25,7 @@ from .handoff import check_place, csv_bytes, next_command, put, read_round, tabl
 from .photos import Photos, find_photos
 from .rules import NEXT, Question, first_chooser, next_chooser
 from .shelf import Shelved, best_backbone, content_keys, shelve, shelve_file
-from .sheet import contact_sheet, pool_map, sheet_of, sheet_png
+from .sheet import cells, contact_sheet, pool_map, sheet_of, sheet_png
 from .stage import Learned, learn
 from .wishes import Wishes, groups_of, pick_wished, weights_of
 from ..core import UserError, check_budget, digest, pick_device, stream
@@ -311,7 +313,7 @@ def check_left(
         f"pool, {merged} copies of others, {len(now.answers.labels)} labelled, "
         f"{len(now.answers.rejected)} rejected.")
 
-# %% ../../nbs/72i_rounds.ipynb #8ad7a88d
+# %% ../../nbs/72i_rounds.ipynb #bf1511da
 def round_table(
     now:Standing, # what is known
     chosen:np.ndarray, # by the rule, in order
@@ -320,7 +322,6 @@ def round_table(
     seed:int=0, # of the order
 )->pd.DataFrame: # with COLUMNS
     "A round as a table."
-    from initpools.choose.sheet import cells
     pool, picked = now.pool, np.r_[chosen, control]
     x, have = pool.x, np.r_[picked, now.labelled]
     stands = np.bincount(cells(x, have), minlength=len(have))[:len(picked)]
@@ -352,7 +353,7 @@ def regions(
     order = np.argsort(-np.bincount(found, minlength=k), kind="stable")
     return np.argsort(order)[found]
 
-# %% ../../nbs/72i_rounds.ipynb #f028041f
+# %% ../../nbs/72i_rounds.ipynb #46093d39
 def said_of_labels(
     now:Standing, # what is known
     more:int, # labels that are asked for next
@@ -369,7 +370,7 @@ def said_of_labels(
                  + (f", and {len(counts) - 20} classes more" if len(counts) > 20 else "") + ".")
     lines.append("A classifier on the features, cross-validated on the labelled photographs: "
                  f"{known.accuracy}.")
-    if known.pool: lines.append(f"On those drawn at random, as the whole pool is: {known.pool}.")
+    if known.pool: lines.append(f"On those of them that were drawn at random, as the pool is: {known.pool}.")
     lines.append("Learning so far: " + ", ".join(f"{a:.0%} with {n} labels" for n, a in known.curve) + ".")
     if (then := known.expected(more)) is not None:
         gain = 100 * (then - known.accuracy.value)
@@ -388,7 +389,7 @@ def enough(
     return (f"The classifier reaches {judged}, and {until:.0%} were asked for: no further round is needed. "
             "Leave --until out to choose all the same.")
 
-# %% ../../nbs/72i_rounds.ipynb #a61e4081
+# %% ../../nbs/72i_rounds.ipynb #c5f62ecb
 def choose(
     photos:str, # a folder; or npz:FILE, features:DIR, a data set's name
     k:int, # photographs to choose
@@ -414,6 +415,8 @@ def fulfil(
     say, # function(text) for what there is to say
 )->pd.DataFrame: # with COLUMNS
     "Choose, write the round, and say what was done."
+    # for the sheet; k-means leaves a core free meanwhile
+    if order.out: Thread(target=import_module, args=("matplotlib.figure",)).start()
     now = standing(order, pool)
     for line in (said_of_labels(now, order.k) if order.labels else ()): say(line)
     if stop := enough(now, order.until):

@@ -8,8 +8,9 @@ __all__ = ['PAYS', 'FACTS', 'MOST', 'DRAWN', 'STYLE', 'SCRIPT', 'PAGE', 'INK', '
            'sizes', 'headline', 'shell_line', 'map_svg', 'coverage_svg', 'page', 'contact_sheet', 'sheet_of',
            'sheet_figure', 'sheet_png']
 
-# %% ../../nbs/72g_sheet.ipynb #1f71080d
+# %% ../../nbs/72g_sheet.ipynb #7d90ccc1
 import base64, hashlib, html, io, math, os, shlex, textwrap, warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -721,7 +722,7 @@ def _near(photos, rows, side): # (k, m) rows -> for each, pairs (path, JPEG byte
     m = rows.shape[1]
     return tuple(tuple(pairs[i * m + j] for j in range(m) if row[j] >= 0) for i, row in enumerate(rows))
 
-# %% ../../nbs/72g_sheet.ipynb #2e0589c5
+# %% ../../nbs/72g_sheet.ipynb #ea3487fe
 def sheet_of(
     table:pd.DataFrame, # a round's table, with `path` at least; `score` is counted where it is absent
     x, # (n, d) features of the pool
@@ -739,9 +740,11 @@ def sheet_of(
     if "score" not in table: table = table.assign(score=np.bincount(cell, minlength=len(have))[:k])
     near = neighbours(x, have, m, cell)[:min(k, MOST)]
     found = dict(n=len(place), seed=seed, labelled=len(before), budget=len(have), cover=cover(x, have, seed))
-    return Sheet(table, _thumbs(photos, picked[:MOST], side), _near(photos, near, small),
-                 pool_map(x, seed=seed), picked, before,
-                 coverage_by_budget(x, ladder(len(have), len(place)), seed), found | facts)
+    xy, budgets = pool_map(x, seed=seed), ladder(len(have), len(place))
+    with ThreadPoolExecutor(1) as beside: # the curve is arithmetic, thumbnails are reading
+        curve = beside.submit(coverage_by_budget, x, budgets, seed)
+        thumbs, nearby = _thumbs(photos, picked[:MOST], side), _near(photos, near, small)
+        return Sheet(table, thumbs, nearby, xy, picked, before, curve.result(), found | facts)
 
 # %% ../../nbs/72g_sheet.ipynb #b596ef45
 INK, SOFT = "#1d1c1a", "#5f5c57"
