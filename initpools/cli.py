@@ -9,8 +9,9 @@ __all__ = ['app', 'Pictures', 'RoundFolder', 'Given', 'Rule', 'Network', 'Own', 
            'choose', 'list_names', 'print_parameters', 'check', 'open_store', 'ls', 'verify', 'gc', 'export',
            'pack_records', 'unpack_records', 'fill', 'try_one', 'diff', 'main']
 
-# %% ../nbs/96_cli.ipynb #176ad025
-import errno, signal, sys, threading
+# %% ../nbs/96_cli.ipynb #95323bb0
+import atexit, errno, signal, sys, threading
+from gc import freeze
 from pathlib import Path
 from typing import Annotated
 
@@ -338,7 +339,7 @@ def diff(
     print(diff_text(one, two))
     if len(compare(one, two)): raise typer.Exit(1)
 
-# %% ../nbs/96_cli.ipynb #f52cc658
+# %% ../nbs/96_cli.ipynb #af8cf531
 # no right to a file, or no room
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
@@ -346,6 +347,7 @@ def main(
     args:list=None, # default: those of the process
 ):
     "The command line; a user's error is one sentence, without a traceback."
+    atexit.register(freeze) # at the end nobody looks through half a million objects for garbage
     try: app(args)
     except UserError as e: sys.exit(f"initpools: {e}")
     except OSError as e:
