@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NEAR', 'MANY', 'DIRECTIONS', 'RESIDENT', 'COVER', 'ENOUGH', 'Order', 'check_order', 'near_of', 'Pool',
            'along_directions', 'pool_of', 'named', 'leaks_of', 'Standing', 'standing', 'round_of', 'rule_for',
-           'picks_of', 'check_left', 'round_table', 'regions', 'said_of_labels', 'enough', 'choose', 'fulfil',
-           'hand_over', 'repeated']
+           'picks_of', 'check_left', 'round_table', 'regions', 'said_of_labels', 'enough', 'choose', 'title_of',
+           'fulfil', 'hand_over', 'repeated']
 
 # %% ../../nbs/72i_rounds.ipynb #5806dd52
 import os, warnings
@@ -389,7 +389,7 @@ def enough(
     return (f"The classifier reaches {judged}, and {until:.0%} were asked for: no further round is needed. "
             "Leave --until out to choose all the same.")
 
-# %% ../../nbs/72i_rounds.ipynb #c5f62ecb
+# %% ../../nbs/72i_rounds.ipynb #4d8b5451
 def choose(
     photos:str, # a folder; or npz:FILE, features:DIR, a data set's name
     k:int, # photographs to choose
@@ -409,6 +409,12 @@ def choose(
     check_order(order)
     return fulfil(order, pool_of(order, root, device, say, progress), say)
 
+def title_of(
+    rule:str, # its name
+)->str:
+    "What a rule is called in a sentence."
+    return NEXT[rule].title if rule in NEXT else rule
+
 def fulfil(
     order:Order, # what is asked for
     pool:Pool, # the photographs
@@ -423,14 +429,13 @@ def fulfil(
         say(stop)
         return table_of([])
     rule, why = rule_for(order, now)
-    title = NEXT[rule].title if rule in NEXT else rule
-    say(f"Round {now.round}: {order.k} photographs by {title} ({why})"
+    say(f"Round {now.round}: {order.k} photographs by {title_of(rule)} ({why})"
         + (f", {order.control} of them at random." if order.control else "."))
     table = round_table(now, *picks_of(order, now, rule), rule, order.seed)
     if order.out: hand_over(order, now, table, rule, say)
     return table
 
-# %% ../../nbs/72i_rounds.ipynb #831e786e
+# %% ../../nbs/72i_rounds.ipynb #0dbe4b55
 def hand_over(
     order:Order, # where to
     now:Standing, # what is known
@@ -445,11 +450,10 @@ def hand_over(
                  n=len(pool), skipped=len(photos.skipped), held=len(photos.held), labelled=len(now.labelled),
                  rejected=len(now.answers.rejected), copies=len(pool) - len(np.unique(now.group)),
                  pool=digest(*pool.shelved.keys))
-    title = NEXT[rule].title if rule in NEXT else rule
     told = said_of_labels(now, order.k)[1:] if len(now.labelled) else []
     base = "" if photos.root is None else os.path.relpath(photos.root, os.path.realpath(order.out))
     counts = now.learned.counts() if now.learned else len(now.labelled)
-    sheet = sheet_of(table, pool.x, photos, now.labelled, order.seed, rule=title, notes=told, base=base,
+    sheet = sheet_of(table, pool.x, photos, now.labelled, order.seed, rule=title_of(rule), notes=told, base=base,
                      folder=Path(order.photos).name, labelled=counts, next_command=command,
                      **{key: facts[key] for key in ("backbone", "round", "skipped", "held")})
     def draw(folder):
@@ -460,9 +464,9 @@ def hand_over(
     where = write_round(order.out, table, photos, facts, classes=classes, copy_to=order.copy_to or None,
                         again=order.again, also=draw)
     say(f"Look at {where/'index.html'}; fill in {where/'picks.csv'}, or import {where/'tasks.json'} into "
-           f"Label Studio. Then:\n  {command}")
+        f"Label Studio. Then:\n  {command}")
 
-# %% ../../nbs/72i_rounds.ipynb #16e5cf7e
+# %% ../../nbs/72i_rounds.ipynb #ab3bd015
 def repeated(
     order:Order, # of this round
 )->list: # words of a command
@@ -472,6 +476,7 @@ def repeated(
         if value := getattr(order, option): words += [f"--{option}", value]
     if order.groups and order.most != 1: words += ["--most", str(order.most)]
     if order.unique != Order.unique: words += ["--unique", order.unique]
+    if order.until: words += ["--until", str(order.until)]
     if order.control: words += ["--random", str(order.control)]
     if order.known: words += ["--class-names", ",".join(order.known)]
     return words + ["--classes"] * order.classes + ["--balance"] * order.balance
