@@ -389,7 +389,7 @@ def enough(
     return (f"The classifier reaches {judged}, and {until:.0%} were asked for: no further round is needed. "
             "Leave --until out to choose all the same.")
 
-# %% ../../nbs/72i_rounds.ipynb #4d8b5451
+# %% ../../nbs/72i_rounds.ipynb #a5311be4
 def choose(
     photos:str, # a folder; or npz:FILE, features:DIR, a data set's name
     k:int, # photographs to choose
@@ -409,6 +409,7 @@ def choose(
     check_order(order)
     return fulfil(order, pool_of(order, root, device, say, progress), say)
 
+# %% ../../nbs/72i_rounds.ipynb #b8e5abbb
 def title_of(
     rule:str, # its name
 )->str:
@@ -435,7 +436,7 @@ def fulfil(
     if order.out: hand_over(order, now, table, rule, say)
     return table
 
-# %% ../../nbs/72i_rounds.ipynb #0dbe4b55
+# %% ../../nbs/72i_rounds.ipynb #90856138
 def hand_over(
     order:Order, # where to
     now:Standing, # what is known
@@ -453,8 +454,8 @@ def hand_over(
     told = said_of_labels(now, order.k)[1:] if len(now.labelled) else []
     base = "" if photos.root is None else os.path.relpath(photos.root, os.path.realpath(order.out))
     counts = now.learned.counts() if now.learned else len(now.labelled)
-    sheet = sheet_of(table, pool.x, photos, now.labelled, order.seed, rule=title_of(rule), notes=told, base=base,
-                     folder=Path(order.photos).name, labelled=counts, next_command=command,
+    sheet = sheet_of(table, pool.x, photos, now.labelled, order.seed, rule=title_of(rule), notes=told,
+                     base=base, folder=Path(order.photos).name, labelled=counts, next_command=command,
                      **{key: facts[key] for key in ("backbone", "round", "skipped", "held")})
     def draw(folder):
         contact_sheet(folder, sheet)
