@@ -211,8 +211,7 @@ def shoot(
     "Kill one worker process of a cluster every few seconds."
     times = []
     while not stop.wait(every):
-        pids = [w.process.pid
-                for w in list(cluster.workers.values()) if w.process and w.process.status.name == "running"]
+        pids = [w.pid for w in list(cluster.workers.values()) if w.pid] # none: it ends, or is not there yet
         if not pids: continue
         try:
             os.kill(chance.choice(pids), signal.SIGKILL)
