@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read(Path(__file__).with_name("settings.ini"), encoding="utf-8")
 facts = config["DEFAULT"]
-extras = {name: facts[f"{name}_requirements"].split() for name in ("cpu", "gpu", "backbones", "dask", "parquet", "report", "dev")}
+extras = {k.removesuffix("_requirements"): facts[k].split() for k in facts if k.endswith("_requirements")}
 
 setup(
     name=facts["lib_name"], version=facts["version"], description=facts["description"], author=facts["author"],

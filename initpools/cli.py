@@ -242,10 +242,13 @@ def gc(
 @stores.command()
 def export(
     folder:Folder,
-    file:Annotated[Path, typer.Argument(help="ends in .csv or .parquet")],
+    target:Annotated[Path, typer.Argument(help="a file that ends in .csv, .parquet or .db (MLflow), or a "
+                                          "folder (TensorBoard)")],
+    to:Annotated[str, typer.Option(help="csv, parquet, tensorboard or mlflow; default: by the ending")] = "",
 ):
-    "Write the whole table, one row a round, provenance included."
-    print(f"{open_store(folder).export(file)} rounds written to {file}")
+    "Write all records, one row or point a round, for other tools."
+    from initpools.lab.formats import export_to
+    print(f"{export_to(open_store(folder), target, to)} rounds written to {target}")
 
 # %% ../nbs/96_cli.ipynb #fd527468
 Bundle = Annotated[str, typer.Argument(help="the bundle's name, such as figure_5; it lies in the store's "

@@ -385,17 +385,19 @@ Store.verify = verify
 # %% ../../nbs/81_store.ipynb #ee5aba71
 def export(self:Store,
     file:Path, # ends in .csv or .parquet
+    to:str="", # csv or parquet; default: by the file's ending
 )->int: # rows written
     "Write the whole table, provenance included, for other programs."
     file = Path(file)
+    to = to or file.suffix[1:]
     if not file.parent.is_dir():
         raise UserError(
             f"There is no folder {file.parent} to export to: make it first, or give another file.")
     table = self.frame(made=True)
-    if file.suffix == ".csv":
+    if to == "csv":
         for c in ("per_class", "bought", "query"): table[c] = [json.dumps(v) for v in table.get(c, ())]
         write_atomic(file, table.to_csv(index=False).encode())
-    elif file.suffix == ".parquet":
+    elif to == "parquet":
         try: content = table.to_parquet(index=False)
         except ImportError:
             raise UserError("Parquet needs the package pyarrow: pip install 'initpools[parquet]', or export "
