@@ -20,8 +20,9 @@ gpu-figures: $(INSTALLED) ## the paper's protocol where a GPU is at hand: missin
 gallery: $(INSTALLED)     ## figures/README.md from the facts of the published pages
 	$(BIN)/python -c "from initpools.report.gallery import make_gallery; open('figures/README.md', 'w').write(make_gallery())"
 
-test: $(INSTALLED)        ## the linter, every module notebook, then what spans them
+test: $(INSTALLED)        ## the linter, the types, every module notebook, then what spans them
 	$(BIN)/ruff check nbs tests
+	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --do_print
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests
 

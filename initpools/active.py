@@ -10,7 +10,7 @@ __all__ = ['START', 'LEARNERS', 'Run', 'Round', 'split', 'Company', 'source_view
 # %% ../nbs/70_active.ipynb #0ef60546
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Callable
@@ -210,7 +210,7 @@ def measure(
 )->dict: # accuracy; accuracy of each class, None for a class without images; of each member of a committee
     "Accuracy of a committee's mean prediction, and of its members."
     probs = [predict(f, embed(f, images)).softmax(1) for f in fits]
-    accuracy, per_class = accuracies(sum(probs), images)
+    accuracy, per_class = accuracies(sum(probs), images) # type: ignore[arg-type] # never of none
     members = tuple(accuracies(p, images)[0] for p in probs) if len(fits) > 1 else ()
     return dict(accuracy=accuracy, per_class=tuple(None if np.isnan(a) else float(a) for a in per_class),
                 members=members)
@@ -250,7 +250,7 @@ def recipe_from(
     facts:dict, # field -> value
 ): # a recipe of the kind that has these fields
     "A recipe again from its record."
-    return next(kind for kind in LEARNERS if facts.keys() <= kind.__dataclass_fields__.keys())(**facts)
+    return next(kind for kind in LEARNERS if facts.keys() <= {f.name for f in fields(kind)})(**facts)
 
 # %% ../nbs/70_active.ipynb #7a320d47
 def clock_views(

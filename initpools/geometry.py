@@ -237,7 +237,7 @@ def kmeans(
     niter:int=20, # Lloyd iterations of each start
     nredo:int=5, # starts; the one with the least inertia is kept
     sample:int=None, # FAISS trains on at most this many rows a cluster; default: all rows
-)->tuple: # centroids (k, d) float32, assign (n,) int64
+)->tuple[np.ndarray, np.ndarray]: # centroids (k, d) float32, assign (n,) int64
     "Lloyd's k-means by FAISS, by scikit-learn where FAISS is absent, or by blocks from disk."
     x, seed = check_features(x), int(rng.integers(2**31 - 1))
     if not 1 <= k <= len(x):
@@ -388,8 +388,8 @@ def ball_graph(
         near[np.arange(len(near)), np.arange(s.start, s.stop)] = True
         cols.append((np.flatnonzero(near) % n).astype(np.int32))
         counts.append(near.sum(1))
-    cols = np.concatenate(cols)
-    return csr_matrix((np.ones(len(cols), bool), cols, np.cumsum(np.concatenate(counts))), (n, n))
+    near = np.concatenate(cols)
+    return csr_matrix((np.ones(len(near), bool), near, np.cumsum(np.concatenate(counts))), (n, n))
 
 # %% ../nbs/25_geometry.ipynb #5025ecc3
 def max_coverage(

@@ -12,6 +12,7 @@ import inspect, linecache, re, sys, textwrap, traceback
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
+from typing import Callable
 
 from .core import UserError
 
@@ -138,7 +139,7 @@ def _literal(value):
 class Own:
     "Something that is not the book's."
     name: str        # with its mark
-    value: object    # the function
+    value: Callable  # the function
     text: str = ""   # what a worker needs to have it too; empty where it imports it
     lost: tuple = () # names that the text leaves out
 

@@ -199,7 +199,7 @@ def _own_features(photos, file, root, say):
 def leaks_of(
     shelved:Shelved, # the pool
     order:Order, # says what a copy is
-    where:tuple, # data root, device
+    where:tuple[str, str], # data root, device
     progress=None, # function(text), called often
 )->list: # of (held-out photograph, photograph of the pool, similarity)
     "Photographs that are held out for a test and in the pool as well."
@@ -281,14 +281,14 @@ def picks_of(
     order:Order, # how many, and the wishes
     now:Standing, # what is known
     rule:str, # name of the rule
-)->tuple: # (k - control,) chosen by the rule, (control,) at random
+)->tuple[np.ndarray, np.ndarray]: # (k - control,) chosen by the rule, (control,) at random
     "The photographs of a round."
     pool, names = now.pool, now.pool.names
     check_left(order, now)
     rng = stream("choose", digest(*pool.shelved.keys), rule, order.seed, now.round)
     control = np.sort(rng.choice(now.free, order.control, False))
     if order.k == order.control: return np.zeros(0, int), control
-    fit = now.learned and now.learned.fit
+    fit = now.learned.fit if now.learned else None
     q = Question(pool.x, None, now.labelled, _ids(now), now.free, control,
                  len(now.learned.classes) if fit else len(pool.classes) or None, fit, pool.truth)
     wishes = Wishes(weights_of(order.weights, names) if order.weights else None,

@@ -94,7 +94,9 @@ def index_of(
     for name in names:
         keys = name.rsplit("/", 1)[-1], os.path.splitext(name)[0], unicodedata.normalize("NFC", name)
         for table, key in zip(tables, keys): table[key].append(name)
-    return Index(frozenset(names), *map(dict, tables), root=None if root is None else Path(root).absolute())
+    base, stem, composed = map(dict, tables)
+    home = None if root is None else Path(root).absolute()
+    return Index(frozenset(names), base, stem, composed, home)
 
 # %% ../../nbs/72d_answers.ipynb #2d790c19
 def _notations(name, index):

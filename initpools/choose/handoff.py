@@ -146,9 +146,9 @@ def _argument(value):
     return f"./{text}" if text.startswith("-") else text
 
 def next_command(
-    photos:Path, # the folder of photographs
+    photos:str|Path, # the folder of photographs
     k:int, # how many to ask for
-    folder:Path, # of this round
+    folder:str|Path, # of this round
     *,
     labels=(), # what --labels got so far
     options=(), # further words: ("--rule", "margin", "--unique")
@@ -380,13 +380,13 @@ def _files(table, photos, facts, classes):
 def _nothing(): yield
 
 def write_round(
-    folder:Path, # to write; made, or empty, or a round that may be replaced
+    folder:str|Path, # to write; made, or empty, or a round that may be replaced
     table:pd.DataFrame, # one row a chosen photograph, in order, with COLUMNS (those that lack are left empty)
     photos, # what it was chosen from: root, names, skipped
     facts:dict, # command, rule, backbone, seed, counts ...: anything that JSON can hold
     *,
     classes=(), # class names, if they are known
-    copy_to:Path=None, # copies of the chosen photographs go there
+    copy_to:str|Path=None, # copies of the chosen photographs go there
     again:bool=False, # replace a round without labels
     also=None, # function(folder) that adds files, such as the contact sheet
 )->Path: # the folder

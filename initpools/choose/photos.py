@@ -97,8 +97,8 @@ def _one_tree(name, real, seen, links, files, skipped):
             continue
         seen.add(real)
         try: entries = list(os.scandir(real))
-        except OSError as e:
-            skipped.append((name, f"a folder that cannot be opened ({e.strerror})"))
+        except OSError as error:
+            skipped.append((name, f"a folder that cannot be opened ({error.strerror})"))
             continue
         if name and any(e.name == ROUND for e in entries):
             skipped.append((name, "a round that was chosen before"))
@@ -155,11 +155,11 @@ def find_photos(
 )->Photos:
     "A folder of photographs as one pool."
     root = Path(folder).expanduser().resolve()
-    kinds = class_folders(root) # also says that a folder is missing
+    first = class_folders(root) # also says that a folder is missing
     files, skipped = all_files(root)
     names, others = sort_out(root, files)
     pool, names, held, beside = _split(root, names)
-    kinds = set(class_folders(root/pool) if pool else kinds)
+    kinds = set(class_folders(root/pool) if pool else first)
     labels = [_class_of(n, pool) for n in names]
     skipped += others + beside
     if classes:
@@ -168,8 +168,8 @@ def find_photos(
     elif not pool or not kinds.issuperset(labels): kinds = set()
     skipped = tuple(sorted(skipped))
     if not names: raise UserError(_nothing(root, pool, skipped, classes))
-    labels = tuple(_class_of(n, pool) for n in names) if kinds else ()
-    return Photos(root, tuple(names), skipped, labels, held, say_found(names, skipped, held))
+    known = tuple(_class_of(n, pool) for n in names) if kinds else ()
+    return Photos(root, tuple(names), skipped, known, held, say_found(names, skipped, held))
 
 def _nothing(root, pool, skipped, classes): # -> the sentence
     "There is no photograph."

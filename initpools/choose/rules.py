@@ -73,10 +73,10 @@ class Question:
     "Which images next?"
     x: np.ndarray              # (m, d) features, perhaps a memory map
     rows: np.ndarray = None    # (n,) row of x of each image of the pool; default: all of x
-    labelled: np.ndarray = ()  # images with a label
-    labels: np.ndarray = ()    # their class ids
+    labelled: np.ndarray|tuple = () # images with a label
+    labels: np.ndarray|tuple = () # their class ids
     free: np.ndarray = None    # images that may be asked for; default: those without a label
-    taken: np.ndarray = ()     # images chosen already, not labelled yet
+    taken: np.ndarray|tuple = () # images chosen already, not labelled yet
     classes: int = None        # number of classes, where it is known
     fit: HeadFit = None        # a classifier on the labelled images
     truth: np.ndarray = None   # (n,) class ids, where all are known: for rules that peek

@@ -242,7 +242,7 @@ class Sheet:
     thumbs: tuple = ()            # (k,) JPEG bytes
     near: tuple = ()              # (k,) tuples of (path, JPEG bytes): what each stands for
     xy: np.ndarray = None         # (n, 2) map of the pool
-    picked: tuple = ()            # (k,) rows of the map
+    picked: np.ndarray|tuple = () # (k,) rows of the map
     before: tuple = ()            # rows of the map that were labelled before
     coverage: pd.DataFrame = None # as `coverage_by_budget` gives it
     facts: dict = field(default_factory=dict) # of FACTS

@@ -20,7 +20,7 @@ from ..trainer.heads import HeadFit, head_scores
 
 # %% ../../nbs/72h_wishes.ipynb #f20acf34
 def read_column(
-    file:Path, # a csv with the columns path and another one
+    file:str|Path, # a csv with the columns path and another one
     names:tuple, # (n,) photographs of the pool
 )->dict: # path -> text, for those that are listed
     "What a file says of some photographs."
@@ -45,7 +45,7 @@ def read_column(
 
 # %% ../../nbs/72h_wishes.ipynb #2a141206
 def weights_of(
-    file:Path, # a csv with the columns path and weight
+    file:str|Path, # a csv with the columns path and weight
     names:tuple, # (n,) photographs of the pool
 )->np.ndarray: # (n,) weights, 1 where none is given
     "A wish for each photograph."
@@ -99,8 +99,9 @@ def capped(
     if groups is None: return pick(q, rule, k, rng, ("choose",))
     used, chosen = Counter(groups[np.asarray(q.taken, int)].tolist()), []
     while len(chosen) < k:
-        taken = np.r_[np.asarray(q.taken, int), np.array(chosen, int)]
-        free = np.array([i for i in q.open() if used[groups[i]] < most and i not in set(chosen)], int)
+        taken = np.r_[np.asarray(q.taken, int), np.asarray(chosen, np.int64)]
+        left = [i for i in q.open() if used[groups[i]] < most and i not in set(chosen)]
+        free = np.asarray(left, np.int64)
         room = sum(min(most - used[g], n) for g, n in Counter(groups[free].tolist()).items())
         if room < k - len(chosen):
             raise UserError(f"With at most {most} of a group, only {len(chosen) + room} photographs can be "

@@ -49,7 +49,7 @@ def random_resized_crop(
     zero = torch.zeros_like(w)
     theta = torch.stack([torch.stack([w, zero, (2 * u[2] - 1) * (1 - w)], 1),
                          torch.stack([zero, h, (2 * u[3] - 1) * (1 - h)], 1)], 1)
-    grid = F.affine_grid(theta, x.shape, align_corners=False)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     out = F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
     return out if x.is_floating_point() else out.round().to(x.dtype)
 
@@ -124,7 +124,8 @@ def blur(
     w = torch.exp(-.5 * (t / sigma[:, None])**2)
     w = (w / w.sum(1, keepdim=True)).T[:, :, None, None, None] # (size, n, 1, 1, 1)
     y = F.pad(x.float(), (size // 2,) * 4, mode="reflect")
-    for d in (2, 3): y = sum(w[i] * y.narrow(d, i, y.shape[d] - size + 1) for i in range(size))
+    def along(d): return sum(w[i] * y.narrow(d, i, y.shape[d] - size + 1) for i in range(size))
+    for d in (2, 3): y = along(d)
     return _like(y, x)
 
 def random_blur(
@@ -144,7 +145,7 @@ def warp(
     a:torch.Tensor, # (n, 2, 3) where each output pixel looks, in coordinates from -1 to 1
 )->torch.Tensor: # same shape and type
     "Sample each image along its own affine grid; outside is mid-grey."
-    grid = F.affine_grid(a.to(x.device), x.shape, align_corners=False)
+    grid = F.affine_grid(a.to(x.device), list(x.shape), align_corners=False)
     return _like(F.grid_sample(x.float() - 128, grid, align_corners=False) + 128, x)
 
 def affine(

@@ -79,10 +79,10 @@ class Dataset:
 # %% ../../nbs/10_datasets.ipynb #18eb8eab
 def channel_statistics(
     x:torch.Tensor, # (n, c, h, w) uint8
-)->tuple: # mean and std, a channel each, in [0, 1]
+)->tuple[tuple, tuple]: # mean and std, a channel each, in [0, 1]
     "Mean and standard deviation of each channel."
-    counts = [torch.bincount(c.flatten().long(), minlength=256) for c in x.transpose(0, 1)]
-    counts = torch.stack(counts).double()
+    each = [torch.bincount(c.flatten().long(), minlength=256) for c in x.transpose(0, 1)]
+    counts = torch.stack(each).double()
     levels = torch.arange(256, dtype=torch.double) / 255
     mean = (counts @ levels) / counts.sum(1)
     var = (counts @ levels**2) / counts.sum(1) - mean**2
@@ -228,7 +228,8 @@ def part_folder(
 )->Path: # None where one folder holds both parts
     "The sub-folder that holds a part: what the folders in a folder mean is decided here."
     def inside(part): return next((folder/name for name in PARTS[part] if (folder/name).is_dir()), None)
-    if not all(map(inside, PARTS)) and not set(class_folders(folder)) <= set(sum(PARTS.values(), ())): return
+    known = set(sum(PARTS.values(), ()))
+    if not all(map(inside, PARTS)) and not set(class_folders(folder)) <= known: return None
     return inside(part)
 
 def list_folder(
@@ -255,7 +256,7 @@ def list_folder(
 ERRNO = {errno.ENOENT: "there is no such file", errno.ELOOP: "a link that leads back to itself"}
 
 def unopened(
-    file:Path, # named like an image
+    file:str|Path, # named like an image
 )->str: # or None
     "Why a file cannot be read, before it is opened."
     try: facts = os.stat(file)
@@ -464,7 +465,7 @@ def read_folder(
     if lists[0][2] != lists[1][2]:
         raise UserError(
             f"The class folders of {folder}/train and of its test part differ: give both the same.")
-    (train, bad), (test, more) = (decode_all(*part, size) for part in lists)
+    (train, bad), (test, more) = (decode_all(files, y, names, size) for files, y, names in lists)
     if not all(apart) and not torch.bincount(train.y, minlength=len(train.classes)).all():
         raise UserError(f"A class in {folder} has no readable image: remove the folder or fill it.")
     return train, test, bad + more
@@ -496,7 +497,8 @@ def read_tiny_imagenet(
     files = [(f, rank[w]) for w in ids for f in sorted((home/"train"/w/"images").glob("*.JPEG"))]
     notes = [line.split("\t")[:2] for line in (home/"val"/"val_annotations.txt").read_text().splitlines()]
     tests = [(home/"val"/"images"/f, rank[w]) for f, w in notes if (home/"val"/"images"/f).exists()]
-    (train, bad), (test, more) = (decode_all(*zip(*part), names, 64) for part in (files, tests))
+    (train, bad), (test, more) = (decode_all([f for f, _ in part], [y for _, y in part], names, 64)
+                                  for part in (files, tests))
     return train, test, bad + more
 
 # %% ../../nbs/10_datasets.ipynb #89231209
@@ -603,4 +605,5 @@ def own_dataset(
     if not (isinstance(given, tuple) and [type(part) for part in given] == [Images, Images]):
         raise UserError(f"{name} gives a {type(given).__name__}: it has to give a Dataset, or training and "
                         "test images as pair(x, y, classes) of initpools.data.images makes them.")
-    return Dataset(name, *given, *channel_statistics(given[0].x))
+    train, test = given
+    return Dataset(name, train, test, *channel_statistics(train.x))

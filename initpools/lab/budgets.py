@@ -49,7 +49,7 @@ def check_budgets(
     n:int, # images in the pool
 )->list: # ascending
     "Budgets as whole numbers that ascend and that the pool can fill."
-    whole = all(isinstance(b, Real) and int(b) == b for b in budgets)
+    whole = all(isinstance(b, Real) and float(b).is_integer() for b in budgets)
     if not len(budgets) or not whole or sorted(set(budgets)) != list(budgets):
         raise UserError(ASCEND.format(list(budgets)))
     for b in (budgets[0], budgets[-1]): check_budget(int(b), n)

@@ -87,7 +87,7 @@ def _print(self, out):
     over = self.found + self.done == self.total and not self.note
     self.width = max(100, self.width, len(text := self.text())) # what was longer is wiped out
     print(f"\r{text:{self.width}}", end="\n" * over, file=out, flush=True)
-Progress._print = _print
+Progress._print = _print # type: ignore[attr-defined] # a method, told here
 
 # %% ../../nbs/84_execute.ipynb #3c4552cd
 def in_this_process(
@@ -97,7 +97,8 @@ def in_this_process(
 )->list: # outcomes: lists of the runs left to other executions, or errors
     "Do shares one after the other."
     import torch
-    outcomes, before = [], torch.get_num_threads()
+    outcomes:list = []
+    before = torch.get_num_threads()
     torch.set_num_threads(how.threads)
     try:
         for share in shares:

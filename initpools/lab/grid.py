@@ -277,11 +277,12 @@ def grid(
     def task(source, seed):
         seed = 0 if official else seed
         return source and source_task(source, dataset, n, quick, pretext_epochs, fidelity, seed)
-    same = dict(dataset=dataset, budgets=budgets, recipe=how, validation=val,
-                features=features, components=components)
+    same:dict = dict(dataset=dataset, budgets=budgets, recipe=how, validation=val,
+                     features=features, components=components)
     runs = []
     for seed, sampler, (strategy, drop) in product(range(seeds), samplers, zip(strategies, dropout)):
-        tasks = dict(task=task(pool_source(sampler), seed), query_task=task(query_source(strategy), seed))
+        tasks:dict = dict(task=task(pool_source(sampler), seed),
+                          query_task=task(query_source(strategy), seed))
         runs.append(Run(sampler=sampler, strategy=strategy, seed=seed, dropout=.5 * drop,
                         versions=versions_of(sampler, strategy), **tasks, **same))
     return each_pool_once(runs)

@@ -12,6 +12,7 @@ import json, os, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Callable
 
 from ..active import Round, Run, recipe_from
 from ..core import Unwritable, UserError, canonical, data_root, hold, repo_root, write_atomic
@@ -34,8 +35,8 @@ def to_round(
     record:dict, # one line of a file
 )->Round:
     "A round from its record."
-    found = {k: tuple(v) if isinstance(v, list) else v for k, v in record["result"].items()}
-    gone = {k: LEFT_OUT for k in DROPPED if k not in found}
+    found:dict = {k: tuple(v) if isinstance(v, list) else v for k, v in record["result"].items()}
+    gone:dict = {k: LEFT_OUT for k in DROPPED if k not in found}
     made = record["made"]
     return Round(**found, **gone, seconds=made["seconds"], memory=made.get("select_mb"))
 
@@ -132,6 +133,23 @@ def is_published(
 
 class Store:
     "A folder of runs."
+    # told in cells of their own, below
+    find: Callable
+    sound: Callable
+    rounds: Callable
+    add: Callable
+    add_all: Callable
+    set_aside: Callable
+    claim: Callable
+    claim_file: Callable
+    sweep: Callable
+    frame: Callable
+    held: Callable
+    borrowed: Callable
+    verify: Callable
+    export: Callable
+    _writing: Callable
+
     def __init__(self,
         folder:str|Path="store", # a path, or a name under the data root; "runs", "runs/NAME": published
         also:"Store"=None, # a second store that is only read

@@ -81,7 +81,7 @@ class How:
 _loaded = {}
 
 def load_once(
-    world:tuple, # name of a data set, features, leading directions, as a run names them
+    world:tuple[str, str, int], # name of a data set, features, leading directions, as a run names them
     root=None, # data root
     device:str="cpu", # where images go; features stay in memory
 ): # -> Dataset or FeatureSet
@@ -155,7 +155,7 @@ def do_share(
 )->list: # the runs that another execution has claimed
     "Do what is missing of some runs and store each round."
     adopt(how.own)
-    store, device = Store(how.folder, how.also and Store(how.also)), pick_device(how.device)
+    store, device = Store(how.folder, Store(how.also) if how.also else None), pick_device(how.device)
     with ExitStack() as claims:
         mine = {run.key: run for run in runs if claims.enter_context(store.claim(run.key))}
         data = load_once(runs[0].world, how.root, device)

@@ -103,7 +103,7 @@ def bare(
         if not key.startswith(NOT_THE_NETWORK): out[key] = value
     return out
 
-RESNETS = { # blocks of the four stages, convolutions a block -> torchvision's name
+RESNETS:dict = { # blocks of the four stages, convolutions a block -> torchvision's name
     ((2, 2, 2, 2), 2): "resnet18", ((3, 4, 6, 3), 2): "resnet34", ((3, 4, 6, 3), 3): "resnet50",
     ((3, 4, 23, 3), 3): "resnet101", ((3, 8, 36, 3), 3): "resnet152",
 }
@@ -195,7 +195,7 @@ def train_backbones(
     "Features of a network that stays as it is; nothing is trained."
     name, size = parse(task.backbone)
     how = frozen(name)
-    net = how.net.eval().to(device, memory_format=torch.channels_last)
+    net = how.net.eval().to(device).to(memory_format=torch.channels_last)
     size, out = (0 if task.fidelity == "official" else how.size) if size is None else size, []
     for x in data.train.x.split(batch):
         x = standardise(resize(x.to(device), size), how.mean, how.std)

@@ -147,8 +147,8 @@ def embed_all(
     out = []
     for x in data.train.x.split(batch):
         with autocast(device): out.append(net(standardise(x.to(device), data.mean, data.std)).float())
-    out = torch.cat(out)
-    return (F.normalize(out) if unit else out).cpu().numpy()
+    rows = torch.cat(out)
+    return (F.normalize(rows) if unit else rows).cpu().numpy()
 
 # %% ../../nbs/30_pretext.ipynb #5ed5d1c1
 def pretext_of(

@@ -130,7 +130,7 @@ def check_length(folder:Path, m:Manifest):
                         f"off. Copy it again, or delete {folder} and make the features again.")
 
 def open_features(
-    folder:Path, # made by features_of or save_features
+    folder:str|Path, # made by features_of or save_features
 )->Features:
     "Open features without reading them."
     folder = Path(folder).expanduser()
@@ -161,12 +161,12 @@ def save_features(
         raise UserError(f"{len(x)} rows came with {len(y)} labels: give one each.")
     names = [str(i) for i in range(len(x))] if names is None else list(map(str, names))
     if len(names) != len(x): raise UserError(f"{len(x)} rows came with {len(names)} names: give one each.")
-    key = digest("arrays", hashlib.blake2b(np.ascontiguousarray(x), digest_size=8).hexdigest(),
+    key = digest("arrays", hashlib.blake2b(np.ascontiguousarray(x).data, digest_size=8).hexdigest(),
                  data, backbone)
     classes = tuple(map(str, classes)) or (() if y is None else tuple(map(str, range(int(np.max(y)) + 1))))
     m = Manifest(key, data, backbone, len(x), x.shape[1], dtype, y is not None, classes, done=len(x),
                  rows=len(x))
-    write_atomic(folder/"features.npy", npy_header(*x.shape, dtype) + x.astype(DTYPES[dtype]).tobytes())
+    write_atomic(folder/"features.npy", npy_header(len(x), x.shape[1], dtype) + x.astype(DTYPES[dtype]).tobytes())
     _finish(folder, m, y, names)
     return open_features(folder)
 
@@ -190,7 +190,7 @@ def simclr_task(
 # %% ../../nbs/38_features.ipynb #34dba1de
 def to_learn_from(
     data:str|Dataset, # name of a data set, or the images
-    root:Path=None, # data root
+    root:str|Path=None, # data root
 )->Dataset:
     "The images of a pretext task: a data set, or a folder without labels."
     if isinstance(data, Dataset): return data
@@ -204,7 +204,7 @@ UNTRAINED = {"pixels": Frozen(nn.Flatten(), 0, (0.,), (1.,))} # name -> what nee
 def network(
     backbone:str, # pixels, simclr:EPOCHS:MODEL, or as in the chapter Frozen backbones
     data:str|Dataset, # name of the data set, whose images SimCLR learns from, or these images
-    root:Path=None, # data root
+    root:str|Path=None, # data root
     device:str="cpu", # where SimCLR is trained, if it has to be
     report=None, # function(text) for progress
 )->tuple: # Frozen, its content name
@@ -286,7 +286,7 @@ def folded(how:Frozen, device:str)->Frozen: # the same features, faster where to
     "Fold batch normalisations into convolutions."
     try: net = fold_norms(how.net.eval())
     except Exception: net = how.net.eval()
-    return replace(how, net=net.to(device, memory_format=torch.channels_last))
+    return replace(how, net=net.to(device).to(memory_format=torch.channels_last))
 
 def _begun(folder, m): # -> the manifest to go on from
     "What is there already, the file cut to what its manifest counts."
@@ -392,7 +392,7 @@ def fingerprint(images)->str: # Images or Files
     h = hashlib.blake2b(digest_size=8)
     for t in (images.x, images.y):
         h.update(str(tuple(t.shape)).encode())
-        h.update(np.ascontiguousarray(t.cpu().numpy()))
+        h.update(np.ascontiguousarray(t.cpu().numpy()).data)
     return h.hexdigest()
 
 def features_of(

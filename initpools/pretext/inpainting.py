@@ -97,7 +97,8 @@ def fit_inpainting(
     "Train a context encoder."
     n, c, _, size = data.train.x.shape
     name, pixels = ("inpainting", task.seed, data.name), data.train.x.to(device)
-    with seeded(*name, "weights"): net = ContextEncoder(c, size).to(device, memory_format=torch.channels_last)
+    with seeded(*name, "weights"): net = ContextEncoder(c, size).to(device)
+    net = net.to(memory_format=torch.channels_last)
     opt = torch.optim.Adam(net.parameters(), 2e-3, betas=(.5, .999), fused=True)
 
     def epoch(e):

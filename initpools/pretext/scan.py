@@ -43,7 +43,7 @@ SETTINGS = { # data set -> its numbers; all others take Scan()
 }
 TINY = Scan(lr=1e-3, threshold=.75, simclr=1, labelling=1) # images below 28 pixels
 
-QUICK = dict(batch=128, lr=1e-3, threshold=.9) # what the small CNN changes
+QUICK:dict = dict(batch=128, lr=1e-3, threshold=.9) # what the small CNN changes
 
 ENTROPY_WEIGHT = 5.
 
@@ -112,7 +112,8 @@ def run_epoch(
     data:Dataset, # whose statistics standardise
 )->torch.Tensor: # mean loss
     "A step on each batch."
-    total, device = 0, next(net.parameters()).device.type
+    device = next(net.parameters()).device.type
+    total = torch.zeros((), device=device)
     for b in batches:
         x = standardise(views(b), data.mean, data.std)
         with autocast(device): logits = net.train()(x)
@@ -187,7 +188,7 @@ def fit_scan(
         return label_epoch(net, second, x, data, how, name)
     losses = train_epochs({"net": net, "first": first, "second": second, "before": before}, epoch,
                           task.epochs + more, file, report)
-    return losses, before.clusters.numpy() if more else None
+    return losses, before.get_buffer("clusters").numpy() if more else None
 
 # %% ../../nbs/36_scan.ipynb #1d5752a1
 def train_scan(
@@ -215,5 +216,5 @@ def train_scan(
     info = {"simclr": info, "losses": losses, "purity": float((y[near] == y[:, None]).mean()),
             **compare(clusters, y, k)}
     if before is not None: info["before self-labelling"] = compare(before, y, k)
-    return Pretext(loss=loss.numpy(), features=embed_all(net[0], data, device, unit=True),
+    return Pretext(loss=np.asarray(loss), features=embed_all(net[0], data, device, unit=True),
                    clusters=clusters, info=info)

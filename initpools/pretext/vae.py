@@ -119,7 +119,7 @@ def train_vae(
     name = ("vae", task.seed, data.name)
     with seeded(*name, "weights"):
         net = VAE(c, size, 512 if deep else 128, (32, 64, 128, 256, 512) if deep else (32, 64, 128, 256))
-        net = net.to(device, memory_format=torch.channels_last)
+        net = net.to(device).to(memory_format=torch.channels_last)
     opt = torch.optim.Adam(net.parameters(), 1e-3, weight_decay=5e-4, fused=True)
 
     def epoch(e):

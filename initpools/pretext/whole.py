@@ -121,7 +121,7 @@ def whole_state(
         found = head_views([fits[0].head], seen(0).numpy(), name, passes)[view]
         return found() if callable(found) else found
     def of_members(): return torch.stack([_probs(f, seen(i)) for i, f in enumerate(fits)], 1).numpy()
-    views = {view: (lambda view=view: of_the_head(view)) for view in ALL_VIEWS - {"member_probs"}}
+    views:dict = {view: (lambda view=view: of_the_head(view)) for view in ALL_VIEWS - {"member_probs"}}
     if len(fits) > 1: views["member_probs"] = of_members
     labels = data.train.y.numpy()[labelled if len(pool) == len(data.train) else pool[labelled]]
     return State(len(pool), labelled, labels, len(data.train.classes), report=report, **views)

@@ -27,7 +27,7 @@ def lead_panel(
     same_band(ax, 100 * margin)
     ax.axhline(0, color="black", lw=.8)
     title = {"sampler": pool_title, "strategy": strategy_title}[of]
-    names = in_order(lines[of], {"sampler": SAMPLERS, "strategy": STRATEGIES}[of])
+    names = in_order(lines[of], SAMPLERS if of == "sampler" else STRATEGIES)
     for name, look in styles(names).items():
         points = lines[lines[of] == name].sort_values("labels")
         ax.plot(points.labels, 100 * points.lead, ms=3.2, lw=1.2, label=title(name), **look)
@@ -100,7 +100,7 @@ def verdict_map(
         face, ink, hatch = VERDICTS[r.verdict]
         text = f"{100 * getattr(r, value):+.1f}".replace("-0.0", "+0.0")
         x, y = queries.index(r.strategy), pools.index(r.sampler)
-        square = dict(fc=face, ec="#C9C9C9", hatch=hatch, lw=.4)
+        square:dict = dict(fc=face, ec="#C9C9C9", hatch=hatch, lw=.4)
         ax.add_patch(plt.Rectangle((x - .47, y - .46), .94, .92, **square))
         box = dict(fc="white", ec="none", pad=.6) if hatch else None
         ax.text(x, y, text, ha="center", va="center", fontsize=7, color=ink, bbox=box)

@@ -44,7 +44,7 @@ def declared(
                  if "parameters" in c["metadata"].get("tags", [])), {"source": ""})
     given = [line for line in ast.parse("".join(cell["source"])).body
              if isinstance(line, (ast.Assign, ast.AnnAssign)) and line.value]
-    return {t.id: Default(line) for line in given
+    return {ast.unparse(t): Default(line) for line in given
             for t in (line.targets if isinstance(line, ast.Assign) else [line.target])}
 
 # %% ../../nbs/95_figure.ipynb #7f42a195
@@ -55,7 +55,7 @@ def check_names(
     "Refuse parameters that a template does not declare."
     for name in names: lookup("parameter", name, valid)
 
-KINDS = {"str": (str, "a text"), "int": (int, "a whole number"), "float": ((int, float), "a number"),
+KINDS:dict = {"str": (str, "a text"), "int": (int, "a whole number"), "float": ((int, float), "a number"),
          "bool": (bool, "true or false"), "list": ((list, tuple), "a list"), "dict": (dict, "a mapping")}
 
 def check_kinds(
@@ -272,7 +272,7 @@ def write_facts(
     return file
 
 # %% ../../nbs/95_figure.ipynb #6d65a618
-FACTS = dict( # fact -> its kind
+FACTS:dict = dict( # fact -> its kind
     cells=list, files=list, machines=list, notes=list, page=str, parameters=dict, rounds=(dict, type(None)),
     subtitle=str, template=str, timed=bool, title=str, verdicts=list,
 )

@@ -151,13 +151,13 @@ def savings(
     pair = np.stack([pool, random], 1)
     pair = pair[np.isfinite(pair).all((1, 2))]
     mean, draws = pair.mean(0), np.moveaxis(resampled(pair, rng), 1, 0)
-    ratio, censored = label_ratio(*mean, labels)
-    many, first = label_ratio(*draws, labels)[0], start_ratio(*draws, labels)
+    ratio, censored = label_ratio(mean[0], mean[1], labels)
+    many, first = (f(draws[0], draws[1], labels) for f in (label_ratio, start_ratio))
     enough = len(pair) >= FEWEST
-    many, first = (middle(x, len(pair)) if enough else (np.nan, np.nan) for x in (many, first))
+    ends, starts = (middle(x, len(pair)) if enough else (np.nan, np.nan) for x in (many[0], first))
     at = {1: "at least", -1: "at most", 0: ""}[int(censored)]
-    found = dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, (ratio, *many))))
-    start = map(float, (start_ratio(*mean, labels), *first))
+    found = dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, (ratio, *ends))))
+    start = map(float, (start_ratio(mean[0], mean[1], labels), *starts))
     names = "start_ratio", "start_ratio_low", "start_ratio_high"
     return found | dict(ratio_at=at) | dict(zip(names, start))
 

@@ -276,7 +276,7 @@ def pools_figure(
     import matplotlib.pyplot as plt
     names, n = list(counts.index), len(counts)
     fig = plt.figure(figsize=(13, 1.15 * n + .9), layout="constrained")
-    rows, side = fig.subfigures(1, 2, width_ratios=[1.75, 1])
+    rows, side = fig.subfigures(1, 2, width_ratios=[1.75, 1], squeeze=False)[0]
     axs = rows.subplots(n, 3, width_ratios=[1.5, 1, 2.6], squeeze=False)
     for (bars, where, grid), s in zip(axs, names):
         class_bars(counts.loc[s], bars, style(s)["color"]).set_ylabel(pool_title(s), fontsize=8)

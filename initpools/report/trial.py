@@ -67,7 +67,7 @@ def features_missing(
 
 # %% ../../nbs/95a_try.ipynb #ebefd5ad
 def choose_grids(
-    data:list, # names of data sets or of grids; empty: all that have records
+    data:list|tuple, # names of data sets or of grids; empty: all that have records
     grids:dict, # name -> parameters
     store:Store, # one's own
     root=None, # data root
@@ -205,7 +205,7 @@ def ordered(
     column:str, # "sampler" or "strategy"
 )->list: # each once
     "The order of all figures."
-    return in_order(names, {"sampler": SAMPLERS, "strategy": STRATEGIES}[column])
+    return in_order(names, SAMPLERS if column == "sampler" else STRATEGIES)
 
 def markdown(
     rows:list, # of lists of texts, the head first
@@ -318,7 +318,7 @@ def picture(
 
 def save_trial(
     tried:Tried, # what was found
-    out:Path=".", # folder
+    out:str|Path=".", # folder
 )->list: # files written
     "The page, its pictures and its numbers."
     import matplotlib.pyplot as plt
@@ -337,7 +337,7 @@ def save_trial(
 def try_rule(
     rule, # FILE.py:NAME, a rule of the book, perhaps with @SOURCE, or a function
     role:str="pool", # or "query"
-    data:list=(), # names of data sets or of grids; default: all that can be used
+    data:list|tuple=(), # names of data sets or of grids; default: all that can be used
     seeds:int=25, # at most
     minutes:float=10, # time limit; the next call goes on
     store:Store=None, # for the rule's own records; default: the folder `store` under the data root

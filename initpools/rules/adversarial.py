@@ -194,13 +194,13 @@ def unlikeness(
     y[state.labelled] = state.labels
     facts = (tensor(np.zeros((state.n, 0)) if given is None else given, torch.float32),
              tensor(labelled, torch.float32), tensor(y, torch.int64))
-    sides, x = [tensor(s, torch.int64) for s in (state.labelled, state.unlabelled)], x.to(device)
+    sides, x = tuple(tensor(s, torch.int64) for s in (state.labelled, state.unlabelled)), x.to(device)
     def cast(): return autocast(device, precision)
     def show(i): return standardise(x[i], mean, std).to(memory_format=torch.channels_last)
     seed = int(rng.integers(2**62))
     with seeded("adversary", seed):
         players = Players(x.shape[1], x.shape[2], game, facts[0].shape[1], classes)
-        players = players.to(device, memory_format=torch.channels_last)
+        players = players.to(device).to(memory_format=torch.channels_last)
     def report(text): return state.report(f"{title}: {text}")
     play(players.train(), show, sides, facts, game, game.steps(state.n),
          torch.Generator(device).manual_seed(seed), cast, report)
@@ -405,12 +405,12 @@ def deepfool_distances(
 )->torch.Tensor: # (n,) infinite where the network does not depend on the image
     "Length of DeepFool's change of each image."
     with torch.no_grad(): order = f(x).argsort(1, descending=True)
-    k, rivals = order[:, 0], order[:, 1:1 + (rivals or order.shape[1])]
+    k, others = order[:, 0], order[:, 1:1 + (rivals or order.shape[1])]
     r = torch.zeros_like(x)
     flat = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     todo = torch.arange(len(x), device=x.device)
     for _ in range(steps):
-        gaps, w = _slopes(f, x[todo] + (1 + overshoot) * r[todo], k[todo], rivals[todo])
+        gaps, w = _slopes(f, x[todo] + (1 + overshoot) * r[todo], k[todo], others[todo])
         norm, held = w.norm(dim=2), (gaps < 0).all(1) | (r[todo].flatten(1) == 0).all(1)
         away = torch.where(norm > 1e-12, gaps.abs() / norm, torch.inf)
         best, j = away.min(1)

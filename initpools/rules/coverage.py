@@ -55,13 +55,14 @@ def robust_core_set(
         raise UserError(f"The share of outliers lies between 0 and 1; {outliers} was given.")
     x, covered = covered_rows(state, view)
     order, z = rng.permutation(len(x)), int(np.ceil(outliers * len(x)))
-    x = features_on(device, x[order])
-    x2, picks = squared_norms(x), []
-    gap = gaps(x, features_on(device, covered), x2) if len(covered) else np.full(len(x), np.inf, np.float32)
+    rows = features_on(device, x[order])
+    x2, picks = squared_norms(rows), []
+    gap = np.full(len(x), np.inf, np.float32)
+    if len(covered): gap = gaps(rows, features_on(device, covered), x2)
     while len(picks) < k:
         at = max(len(x) - 1 - z, len(picks)) # those already picked have gap -1 and come first
         picks.append(int(np.argpartition(gap, at)[at]))
-        gap = np.minimum(gap, gaps(x, x[picks[-1:]], x2))
+        gap = np.minimum(gap, gaps(rows, rows[picks[-1:]], x2))
         gap[picks] = -1
     return fill_apart(state.unlabelled[order[picks]], state, k, rng, view)
 

@@ -285,7 +285,7 @@ def learning_loss(
 # %% ../../nbs/68_learned.ipynb #9335929d
 class LossRanking(LossPrediction):
     "A head that learns the probability that one image has a higher loss than another."
-    ranking = staticmethod(ranking_loss)
+    ranking = staticmethod(ranking_loss) # type: ignore[assignment] # takes no margin
 
 # %% ../../nbs/68_learned.ipynb #0432d152
 def squared_risk(

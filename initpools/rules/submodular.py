@@ -55,8 +55,8 @@ class FacilityLocation:
     "Sum over rows of the largest similarity above a floor, plus a modular term."
     def __init__(self,
         s:np.ndarray, # (rows, n) similarity of what is to be represented to each candidate
-        floor:np.ndarray=0., # (rows,) what is represented already
-        modular:np.ndarray=0., # (n,) worth of each candidate by itself
+        floor:float|np.ndarray=0., # (rows,) what is represented already
+        modular:float|np.ndarray=0., # (n,) worth of each candidate by itself
     ):
         self.s = s
         self.best = np.zeros(len(s)) + floor

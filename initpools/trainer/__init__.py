@@ -44,7 +44,7 @@ def in_step(
     def kind(t): return t.recipe, t.dropout, len(t.labelled)
     alike = all(kind(t) == kind(trainings[0]) for t in trainings)
     if not alike or any(t.terms or t.recipe.terms for t in trainings): return False
-    if together != "auto": return together
+    if together != "auto": return bool(together)
     return device.startswith("cuda") or trainings[0].recipe.model in STACKED
 
 # %% ../../nbs/24_trainer.ipynb #2a6b2328

@@ -22,7 +22,7 @@ from . import autocast, epoch_batches, seeded
 # %% ../../nbs/26_evaluation.ipynb #1a23cf5b
 def category_coverage(
     y:np.ndarray, # (n,) class ids of the pool
-    picked:np.ndarray, # (k,) pool indices
+    picked:np.ndarray|list, # (k,) pool indices
 )->float: # between 0 and 1
     "The share of the pool's classes that a choice holds."
     return len(np.unique(np.asarray(y)[picked])) / len(np.unique(y))
@@ -39,7 +39,7 @@ class Probe:
 
 LINEAR = Probe()
 
-def rate(lr:float, milestones:tuple, epoch:int)->float: # epoch from 0
+def rate(lr:float, milestones:tuple|list, epoch:int)->float: # epoch from 0
     "The rate of an epoch under a schedule of milestones."
     return lr * .1 ** sum(epoch >= m for m in milestones)
 
@@ -223,8 +223,8 @@ def fit_tuned(
         w = _logistic(z, s2, labels, torch.ones(len(idx), 1), torch.tensor([best]), classes, steps)[:, 0]
         weights = (basis @ w[:-1]).T
         out.append((weights, w[-1] - weights @ mean, best))
-    w, b, best = zip(*out)
-    return torch.stack(w), torch.stack(b), np.array(best)
+    slopes, biases, strengths = zip(*out)
+    return torch.stack(slopes), torch.stack(biases), np.array(strengths)
 
 # %% ../../nbs/26_evaluation.ipynb #c83825d9
 def nearest(
@@ -237,8 +237,8 @@ def nearest(
         from sklearn.neighbors import NearestNeighbors
         search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(rows)
         return search.kneighbors(queries, return_distance=False)[:, 0]
-    index = faiss.IndexFlatL2(rows.shape[1])
-    if getattr(faiss, "get_num_gpus", lambda: 0)(): index = faiss.index_cpu_to_all_gpus(index)
+    flat, gpus = faiss.IndexFlatL2(rows.shape[1]), getattr(faiss, "get_num_gpus", lambda: 0)()
+    index = faiss.index_cpu_to_all_gpus(flat) if gpus else flat
     index.add(rows)
     return index.search(queries, 1)[1][:, 0]
 
@@ -304,7 +304,7 @@ def fit_network(
 )->tuple: # Classifier, mean loss of each epoch
     "Train a backbone and a linear layer on labelled images."
     with seeded(*name, "head"): net = Classifier(backbone, width, len(images.classes), how.unit)
-    net = net.to(device, memory_format=torch.channels_last).train()
+    net = net.to(device).to(memory_format=torch.channels_last).train()
     opt, g = _optimizer(net, how), torch_stream(*name, "augment", device=device)
     x = images.x.to(device)
     y = images.y.to(device)

@@ -102,8 +102,8 @@ def head_scores(
     "What some classifiers say of some rows."
     if fits[0].near: return torch.stack([_nearest_class(f, x) for f in fits], 1)
     w, b = torch.stack([f.w for f in fits]), torch.stack([f.b for f in fits])
-    x = torch.from_numpy(np.ascontiguousarray(x))
-    return (x @ w.flatten(0, 1).T).view(len(x), *b.shape) + b
+    rows = torch.from_numpy(np.ascontiguousarray(x))
+    return (rows @ w.flatten(0, 1).T).view(len(x), *b.shape) + b
 
 def _nearest_class(fit, x):
     "Ones for the class of the nearest labelled row."
@@ -162,7 +162,8 @@ def head_views(
     passes:int=25, # T
 )->dict: # view -> array, or function that computes it
     "What classifiers on frozen features say of a pool, to be computed when asked."
-    fit, views = fits[0], dict(features=x, projection=x) # what the last layer sees is what all of a head sees
+    fit = fits[0]
+    views:dict = dict(features=x, projection=x) # what the last layer sees is what all of a head sees
     if fit.near: return views | _of_a_probe(fit, x, name, passes)
     kept = {}
     def logits(): return kept.setdefault("logits", head_scores(fits[:1], x)[:, 0])

@@ -43,7 +43,7 @@ class Training:
     labelled: np.ndarray   # indices of the labelled images in the training part
     name: tuple            # of its streams of randomness
     _: KW_ONLY
-    val: np.ndarray = ()   # indices of the validation split, needed to keep the "best" weights; default: none
+    val: np.ndarray|tuple = () # indices of the validation split, needed to keep the "best" weights; default: none
     pool: np.ndarray = None # indices of the images that terms may look at; default: the whole training part
     start: dict = None     # weights to begin with, a state dict; default: fresh ones
     dropout: float = 0     # of the head
@@ -213,7 +213,7 @@ class Session:
     cohort: Cohort   # the same networks, as they are trained
     images: list     # the labelled images of each, on the device
     opt: torch.optim.Optimizer
-    schedule: object # of the learning rate, or None
+    schedule: torch.optim.lr_scheduler.LRScheduler # of the learning rate, or None
 
     @property
     def recipe(self): return self.trainings[0].recipe
@@ -298,13 +298,13 @@ def _mean_losses(
     trainings:list, # of Training, m of them
 )->list: # of numbers
     "Mean loss of each network over an epoch, or an error that says where training broke."
-    losses = torch.stack(losses).float().cpu()
-    bad = (~losses.isfinite()).nonzero()
+    table = torch.stack(losses).float().cpu()
+    bad = (~table.isfinite()).nonzero()
     if len(bad):
         step, network = bad[0].tolist()
         name = "/".join(map(str, trainings[network].name))
         raise UserError(_BROKEN.format(name=name, epoch=epoch + 1, step=step + 1))
-    return losses.mean(0).tolist()
+    return table.mean(0).tolist()
 
 # %% ../../nbs/21_loop.ipynb #2677dcb5
 def run_epoch(
