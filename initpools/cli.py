@@ -296,14 +296,14 @@ def fill(
     root:Annotated[str, typer.Option(help="data root; default: INITPOOLS_DATA, else data/")] = "",
 ):
     "Do missing rounds of figures until time is up; the next call goes on."
-    from initpools.core import pick_device, repo_root
+    from initpools.core import pick_device, shipped
     from initpools.report.figure import read_parameters
     from initpools.lab.fill import check_minutes, fill as go, figure_runs
     from initpools.lab.store import Store
     # before any data set is read
     check_minutes(minutes)
     pick_device(device)
-    known = repo_root()/"nbs"/"figures"/"params"
+    known = shipped("nbs", "figures", "params")
     named = {f: read_parameters([f if Path(f).suffix == ".yml" else known/f"{f}.yml"]) for f in figures}
     plans = {p.get("name", f): figure_runs(p, root or None) for f, p in named.items()}
     go(plans, Store(store), minutes, device, cohort=cohort, root=root or None)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..active import Round, Run, recipe_from
-from ..core import Unwritable, UserError, canonical, data_root, hold, repo_root, write_atomic
+from ..core import Unwritable, UserError, canonical, data_root, hold, shipped, write_atomic
 from .lines import DROPPED, LEFT_OUT, SLIM, Bundle, open_bundles, seal, slim_records, unseal
 from ..pretext.core import Task
 from ..trainer import Recipe
@@ -154,7 +154,7 @@ class Store:
         folder:str|Path="store", # a path, or a name under the data root; "runs", "runs/NAME": published
         also:"Store"=None, # a second store that is only read
     ):
-        inside = repo_root()/"data" if is_published(folder) else data_root()
+        inside = shipped("data", "runs").parent if is_published(folder) else data_root()
         self.folder = Path(folder) if os.sep in str(folder) and not is_published(folder) else inside/folder
         self.also = also if also and also.folder.resolve() != self.folder.resolve() else None
 

@@ -15,18 +15,18 @@ from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
 
-from ..core import UserError, lookup, repo_root, write_atomic, writing
+from ..core import UserError, lookup, repo_root, shipped, write_atomic, writing
 
 # %% ../../nbs/95_figure.ipynb #7e0532c7
 def templates(
     root:Path=None, # the repository; default: found from the current folder
 )->dict: # name -> file
     "All figure templates."
-    folder = (root or repo_root())/"nbs"/"figures"
+    folder = Path(root)/"nbs"/"figures" if root else shipped("nbs", "figures")
     found = {p.stem: p for p in sorted(folder.glob("*.ipynb"))}
     if not found:
         raise UserError(f"There are no figure templates under {folder}: work in a clone of the initpools "
-                        "repository, since the installed package does not hold them.")
+                        "repository, or install its wheel, which carries them.")
     return found
 
 class Default(str):
@@ -115,7 +115,7 @@ def check_parameters(
     template:str, # the template's name
 ):
     "Refuse parameters that papermill was given and the template does not declare; tell `%%keep` the others."
-    file = repo_root()/"nbs"/"figures"/f"{template}.ipynb"
+    file = shipped("nbs", "figures")/f"{template}.ipynb"
     valid = declared(file) if file.exists() else namespace.get("__annotations__", {})
     # as papermill writes it
     given = [source for source in namespace.get("In", ()) if source.startswith("# Parameters")]

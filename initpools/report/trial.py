@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core import UserError, data_root, lookup, repo_root, write_atomic, writing
+from ..core import UserError, data_root, lookup, shipped, write_atomic, writing
 from ..lab.fill import check_minutes, figure_runs, fill
 from ..lab.grid import grid, on_shares
 from ..lab.store import Store, published
@@ -36,7 +36,7 @@ def answer_grids(
     folder:Path=None, # of parameter files; default: the answer's
 )->dict: # name -> parameters
     "The grids on which a rule can be tried, small ones first."
-    folder = folder or repo_root()/"nbs"/"figures"/"params"/"answer"
+    folder = folder or shipped("nbs", "figures", "params", "answer")
     found = {f.stem: read_parameters([f]) for f in sorted(Path(folder).glob("*.yml"))}
     asking = [(name, p) for name, p in found.items() if p["queries"]]
     return dict(sorted(asking, key=lambda pair: (pair[1]["components"], -pair[1]["seeds"], pair[0])))
