@@ -95,7 +95,8 @@ def _add_run(client, experiment, rows):
     client.set_terminated(run, end_time=int(1000 * when(last)))
 
 # %% ../../nbs/81a_formats.ipynb #3346a291
-WRITERS = {"csv": None, "parquet": None, "tensorboard": to_tensorboard, "mlflow": to_mlflow} # None: by the store
+# None: by the store itself
+WRITERS = {"csv": None, "parquet": None, "tensorboard": to_tensorboard, "mlflow": to_mlflow}
 ENDINGS = {".csv": "csv", ".parquet": "parquet", ".db": "mlflow", "": "tensorboard"}
 
 def export_to(

@@ -281,7 +281,7 @@ def grid(
                      features=features, components=components)
     runs = []
     for seed, sampler, (strategy, drop) in product(range(seeds), samplers, zip(strategies, dropout)):
-        tasks:dict = dict(task=task(pool_source(sampler), seed), query_task=task(query_source(strategy), seed))
+        tasks = dict(task=task(pool_source(sampler), seed), query_task=task(query_source(strategy), seed))
         runs.append(Run(sampler=sampler, strategy=strategy, seed=seed, dropout=.5 * drop,
                         versions=versions_of(sampler, strategy), **tasks, **same))
     return each_pool_once(runs)

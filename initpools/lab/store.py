@@ -131,9 +131,9 @@ def is_published(
     "Whether a store is the repository's published records or a folder in them."
     return str(store).split(os.sep)[0] == "runs"
 
+# %% ../../nbs/81_store.ipynb #5e0f81aa
 class Store:
-    "A folder of runs."
-    # told in cells of their own, below
+    "A folder of runs; methods that are only named here are told below."
     find: Callable
     sound: Callable
     rounds: Callable
@@ -150,6 +150,22 @@ class Store:
     export: Callable
     _writing: Callable
 
+    # told in cells of their own, below
+    find: Callable
+    sound: Callable
+    rounds: Callable
+    add: Callable
+    add_all: Callable
+    set_aside: Callable
+    claim: Callable
+    claim_file: Callable
+    sweep: Callable
+    frame: Callable
+    held: Callable
+    borrowed: Callable
+    verify: Callable
+    export: Callable
+    _writing: Callable
     def __init__(self,
         folder:str|Path="store", # a path, or a name under the data root; "runs", "runs/NAME": published
         also:"Store"=None, # a second store that is only read

@@ -166,7 +166,8 @@ def save_features(
     classes = tuple(map(str, classes)) or (() if y is None else tuple(map(str, range(int(np.max(y)) + 1))))
     m = Manifest(key, data, backbone, len(x), x.shape[1], dtype, y is not None, classes, done=len(x),
                  rows=len(x))
-    write_atomic(folder/"features.npy", npy_header(len(x), x.shape[1], dtype) + x.astype(DTYPES[dtype]).tobytes())
+    head = npy_header(len(x), x.shape[1], dtype)
+    write_atomic(folder/"features.npy", head + x.astype(DTYPES[dtype]).tobytes())
     _finish(folder, m, y, names)
     return open_features(folder)
 

@@ -36,7 +36,8 @@ def cells_spent(
     folder:Path, # of the records of cells
 )->pd.DataFrame: # a row a template: cells, hours
     "What the measured cells of figures took."
-    rows = [(f.stem.rpartition("-")[0], cell_made(f).get("seconds", 0)) for f in sorted(folder.glob("*.jsonl"))]
+    files = sorted(folder.glob("*.jsonl"))
+    rows = [(f.stem.rpartition("-")[0], cell_made(f).get("seconds", 0)) for f in files]
     table = pd.DataFrame(rows, columns=["template", "seconds"])
     return table.groupby("template").seconds.agg(cells="size", hours=lambda s: s.sum() / 3600).reset_index()
 
@@ -45,18 +46,21 @@ PAGE = """# What it cost
 
 This page is made from the published records by `initpools.report.compute.compute_page`.
 
-A round's record holds its seconds, its processor and its number of threads. Core-hours are seconds times threads.
+A round's record holds its seconds, its processor and its number of threads. Core-hours are seconds times \
+threads.
 
 {rounds}
 
 In all {runs:,} runs with {count:,} rounds took **{total:.1f} core-hours**.
 
-Figures that measure in cells of their own (audits, benchmarks, frozen features) took another {hours:.1f} hours:
+Figures that measure in cells of their own (audits, benchmarks, frozen features) took another {hours:.1f} \
+hours:
 
 {cells}
 
-The sums are a lower bound. They leave out the training of pretext tasks, the features of frozen networks, runs that \
-were not published, and the tests. A device with `number format not recorded` is a record from before that was noted.
+The sums are a lower bound. They leave out the training of pretext tasks, the features of frozen networks, \
+runs that were not published, and the tests. A device with `number format not recorded` is a record from \
+before that was noted.
 """
 
 def compute_page(
@@ -72,6 +76,7 @@ def as_markdown(
     table:pd.DataFrame, # numbers and texts
 )->str:
     "A table in markdown."
-    rows = [[f"{v:,.2f}" if isinstance(v, float) else str(v) for v in row] for row in table.itertuples(index=False)]
+    def text(v): return f"{v:,.2f}" if isinstance(v, float) else str(v)
+    rows = [map(text, row) for row in table.itertuples(index=False)]
     head = [str(c).replace("_", " ") for c in table.columns]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])

@@ -67,7 +67,8 @@ def _words(point):
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title>
-<style>body {{ font-family: sans-serif; max-width: 75em; margin: 1em auto }} svg {{ width: 100%; height: auto }}</style>
+<style>body {{ font-family: sans-serif; max-width: 75em; margin: 1em auto }}
+svg {{ width: 100%; height: auto }}</style>
 <p>Point at a mark to read what it is; its numbers are in <a href="{numbers}">{numbers}</a>.</p>
 {svg}
 </html>
@@ -92,6 +93,6 @@ def read_rounds(
     "The rounds of a figure from the numbers it has saved."
     frame = pd.read_csv(numbers)
     if absent := {"sampler", "strategy", "labels", "accuracy", "seed"} - {*frame.columns}:
-        raise UserError(f"{numbers} has no column {min(absent)}: give the csv of a figure of learning curves, "
-                        "such as figures/digits.csv.")
+        raise UserError(f"{numbers} has no column {min(absent)}: give the csv of a figure of learning "
+                        "curves, such as figures/digits.csv.")
     return frame

@@ -43,7 +43,7 @@ class Training:
     labelled: np.ndarray   # indices of the labelled images in the training part
     name: tuple            # of its streams of randomness
     _: KW_ONLY
-    val: np.ndarray|tuple = () # indices of the validation split, needed to keep the "best" weights; default: none
+    val: np.ndarray|tuple = () # of the validation split, needed to keep the "best" weights; default: none
     pool: np.ndarray = None # indices of the images that terms may look at; default: the whole training part
     start: dict = None     # weights to begin with, a state dict; default: fresh ones
     dropout: float = 0     # of the head
