@@ -149,23 +149,6 @@ class Store:
     verify: Callable
     export: Callable
     _writing: Callable
-
-    # told in cells of their own, below
-    find: Callable
-    sound: Callable
-    rounds: Callable
-    add: Callable
-    add_all: Callable
-    set_aside: Callable
-    claim: Callable
-    claim_file: Callable
-    sweep: Callable
-    frame: Callable
-    held: Callable
-    borrowed: Callable
-    verify: Callable
-    export: Callable
-    _writing: Callable
     def __init__(self,
         folder:str|Path="store", # a path, or a name under the data root; "runs", "runs/NAME": published
         also:"Store"=None, # a second store that is only read
