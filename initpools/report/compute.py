@@ -51,7 +51,7 @@ threads.
 
 {rounds}
 
-In all {runs:,} runs with {count:,} rounds took **{total:.1f} core-hours**.
+In all {count:,} rounds took **{total:.1f} core-hours**.
 
 Figures that measure in cells of their own (audits, benchmarks, frozen features) took another {hours:.1f} \
 hours:
@@ -69,7 +69,7 @@ def compute_page(
     "The compute statement."
     top = top or Store("runs").folder
     rounds, cells = rounds_spent(folders_of(top)), cells_spent(top/"cells")
-    return PAGE.format(rounds=as_markdown(rounds), cells=as_markdown(cells), runs=rounds.runs.sum(),
+    return PAGE.format(rounds=as_markdown(rounds), cells=as_markdown(cells),
                        count=rounds["rounds"].sum(), total=rounds.core_hours.sum(), hours=cells.hours.sum())
 
 def as_markdown(
