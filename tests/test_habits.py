@@ -104,7 +104,7 @@ def test_compute_counts_the_published_rounds():
     rounds = {(f, key): run.rounds for f in folders_of(ROOT/"data"/"runs") for b in open_bundles(f)
               for key, run in b.runs.items()}
     said = (ROOT/"nbs"/"site"/"compute.md").read_text()
-    assert f"In all {sum(rounds.values()):,} rounds" in said, "see the chapter What it cost: the page is made again by its command"
+    assert f"In all {sum(rounds.values()):,} rounds" in said, "make the page again: see the chapter What it cost"
 
 
 def test_a_page_to_point_at_asks_nobody():
