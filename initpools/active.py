@@ -90,7 +90,7 @@ def split(
     if run.share == 1: return pool, val
     return np.sort(stream(*run.block, "share").permutation(pool)[:round(run.share * len(pool))]), val
 
-# %% ../nbs/70_active.ipynb #54c3a11d
+# %% ../nbs/70_active.ipynb #da6a82ad
 @dataclass(frozen=True, eq=False)
 class Company:
     "What runs that are learned together have in common."
@@ -113,7 +113,6 @@ class Company:
             while len(self.said) > 1: self.said.pop(next(iter(self.said)))
             self.said[source, task] = source_views(run, source, task, self)
         return self.said[source, task]
-
 
 # %% ../nbs/70_active.ipynb #866c4356
 def source_views(run, source, task, company): # -> view -> (n, ...)
