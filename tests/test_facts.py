@@ -92,7 +92,7 @@ def test_the_gallery_says_what_facts_say(toy):
         "Again: `initpools figure learning_curves -p 'name=curves' -p 'paper=figure_2' -p 'dataset=mnist' "
         """-p 'store=runs' -p 'samplers=["random", "vae"]'`, from its records"""):
         assert line in page, line
-    first, cost = page.index("\n## On Initial Pools for Deep"), page.index("\n## What it costs")
+    first, cost = page.index("\n## On Initial Pools\n"), page.index("\n## Benchmarks and tables\n")
     assert first < page.index("### About curves") < cost < page.index("### What it costs: a grid")
     assert "| [About curves](#about-curves) | 1 |  |  | 1 |  | 6 |" in page and "## Left out" not in page
 
