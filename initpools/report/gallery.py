@@ -152,6 +152,7 @@ ABOUT = { # heading -> what is found there
 }
 STARTS = [start for starts in SECTIONS.values() for start in starts]
 
+# %% ../../nbs/97_gallery.ipynb #a1c0b2d8
 def start_of(
     facts:dict, # of a page
 )->str: # one of STARTS
