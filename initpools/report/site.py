@@ -254,7 +254,7 @@ def value_entry(
     says = comments.get(node.lineno, comments.get(node.end_lineno, ""))
     return directive("data", name, [escaped(says[:1].upper() + says[1:]), link], options)
 
-# %% ../../nbs/98a_site.ipynb #2166ade3
+# %% ../../nbs/98a_site.ipynb #0fb57883
 def exported(
     source:str, # of a module
 )->dict: # name of `__all__` -> its definition, parsed
@@ -286,7 +286,7 @@ def module_page(
     helps = {n: help_of(d.value) for n, d in exported(source).items() if isinstance(d, ast.Assign)}
     name = ".".join(file.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
     says = escaped((ast.get_docstring(ast.parse(source)) or "").split("\n")[0])
-    parts = [f"# {name}", f"```{{py:module}} {name}\n```", says]
+    parts = [f"# {name.removeprefix('initpools.')}", f"```{{py:module}} {name}\n```", says]
     for n, node in exported(source).items():
         link = derivation(marks, node.lineno, titles)
         if isinstance(node, ast.ClassDef): parts.append(class_entry(node, comments, helps, link))
@@ -459,7 +459,7 @@ def rules_page(
     table = markdown(HEAD, rule_rows(root, bib, titles))
     return f"{before.rstrip()}\n\n::::{{div}} rules\n{table}\n::::\n"
 
-# %% ../../nbs/98a_site.ipynb #7b71db37
+# %% ../../nbs/98a_site.ipynb #e23ac97b
 def family(
     facts:dict, # of a page
 )->str: # heading
@@ -509,7 +509,7 @@ def gallery_pages(
         files = [f for f in order if family(facts[f]) == head]
         name = re.sub(r"\W+", "_", head.lower()).strip("_")
         cards = "\n\n".join(card(f, facts[f], root/"nbs"/"figures"/"params") for f in files)
-        hidden = listed([f"../figures/{f.stem}" for f in files])
+        hidden = listed([f"{facts[f]['title']} <../figures/{f.stem}>" for f in files])
         found[name] = f"# {head}\n\n::::::{{div}} figure-cards\n{cards}\n::::::\n\n{hidden}\n"
         rows.append(f"| [{head}]({name}.md) | {len(files)} | {tallied([facts[f] for f in files])} |")
     table = "\n".join(["| pages | figures | the papers' statements |", "|---|---|---|", *rows])
@@ -528,7 +528,7 @@ def tallied(
     total = sum((score(f) for f in many), start=score(dict(verdicts=[])))
     return ", ".join(f"{total[w]} {OUTCOMES[w]}" for w in OUTCOMES if total[w]) or "—"
 
-# %% ../../nbs/98a_site.ipynb #e205bcc2
+# %% ../../nbs/98a_site.ipynb #5f4d7e55
 def section(
     file:Path, # a notebook
     starts:str, # how a heading begins
@@ -567,6 +567,8 @@ def figure_page(
     cells = [folded(c, "Code", "drawn") if c["cell_type"] == "code" and not c["metadata"].get("mystnb") else c
              for c in page["cells"]]
     facts = read_facts(file)
+    told = source_of(cells[0]).split("\n", 1)
+    cells[0] = cells[0] | dict(source="\n".join([f"# {facts['title']}", *told[1:]]))
     links = " · ".join(f"[{f}]({f})" for f in facts["files"] if not f.endswith(".png"))
     again = f"## Again\n\n```sh\n{command(facts, root/'nbs'/'figures'/'params')}\n```\n\n{links}"
     return page | dict(cells=[*cells, dict(cell_type="markdown", metadata={}, id="again", source=again)])

@@ -70,6 +70,7 @@ html_theme_options = {
     "icon_links": [],
 }
 copybutton_exclude = ".linenos, .gp, .go"
+add_module_names = False
 python_maximum_signature_line_length = 80
 
 suppress_warnings = [
