@@ -4,8 +4,9 @@ VENV ?= .venv
 VERSIONS ?= --constraint constraints.txt
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SPHINX := $(VENV)/.sphinx
 
-.PHONY: figure figures gpu-figures gallery test newest outputs readme
+.PHONY: figure figures gpu-figures gallery test newest outputs readme site site-test
 
 figure: $(INSTALLED)      ## train, query and draw the learning curves of the embedded digits
 	$(BIN)/initpools figure learning_curves -p name=digits $(ARGS)
@@ -36,6 +37,24 @@ outputs: $(INSTALLED)     ## run every module notebook in place and keep its out
 
 readme: $(INSTALLED)      ## README.md from nbs/index.ipynb
 	$(BIN)/python -c "from initpools.report.figure import make_readme; open('README.md', 'w').write(make_readme())"
+
+site: $(SPHINX)           ## the book as pages under site/, from the notebooks as they are: open site/index.html
+	$(BIN)/python -c "from initpools.report.site import make_sources; make_sources()"
+	rm -rf site
+	$(BIN)/python -m sphinx -q -W --keep-going -c nbs/site -b html -d build/doctrees build/site site
+
+# Debian's chromium, once; a registry that hiccups is asked a second time
+CHROMIUM := apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null
+
+site-test: $(SPHINX)      ## the pages of make site in a headless browser, which root gets by apt-get where there is none
+	@test -f site/index.html || { echo "There is no site yet: run make site first."; exit 1; }
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { $(CHROMIUM); } || { sleep 10; $(CHROMIUM); } \
+	  || { echo "There is no chromium, and apt-get could not install it: install chromium and chromium-driver."; exit 1; }
+	INITPOOLS_SITE=site OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/test_site.py tests/test_site_browser.py
+
+$(SPHINX): $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(VERSIONS) -e '.[cpu,dev,site]'
+	touch $@
 
 $(INSTALLED): settings.ini setup.py pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

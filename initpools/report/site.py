@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'LABELS', 'HEAD', 'chapters', 'source_of', 'opening', 'directives', 'names_in', 'is_imports', 'folded',
-           'relinked', 'without_pictures', 'shown', 'chapter_page', 'comments_in', 'help_of', 'parameters', 'returned',
+           'relinked', 'by_itself', 'shown', 'chapter_page', 'comments_in', 'help_of', 'parameters', 'returned',
            'escaped', 'signature', 'directive', 'entry_of', 'class_entry', 'value_entry', 'exported', 'derived_in',
            'module_page', 'derivation', 'modules', 'page_of', 'listed', 'reference', 'proposed_in', 'needs_of',
-           'plain_function', 'word', 'told', 'at_few_labels', 'as_queries', 'rule_rows', 'rules_page', 'family',
-           'thumbnail', 'card', 'gallery_pages', 'tallied', 'section', 'with_sections', 'figure_page', 'part_page',
-           'book_page', 'make_sources']
+           'plain_function', 'word', 'told', 'at_few_labels', 'as_queries', 'rule_rows', 'rules_page', 'thumbnail',
+           'card', 'gallery_pages', 'tallied', 'section', 'with_sections', 'figure_page', 'part_page', 'book_page',
+           'make_sources']
 
 # %% ../../nbs/98a_site.ipynb #2529f136
 import ast, inspect, json, re, shutil, tokenize
@@ -89,7 +89,7 @@ def folded(
                                    mystnb=dict(code_prompt_show=prompt, code_prompt_hide=prompt))
     return cell | dict(metadata=meta)
 
-# %% ../../nbs/98a_site.ipynb #3d668a57
+# %% ../../nbs/98a_site.ipynb #4b928f33
 def relinked(
     text:str, # Markdown
     names, # of chapters, without .ipynb
@@ -101,13 +101,14 @@ def relinked(
     return re.sub(r"(?<!\[)`(\d\d[a-z]?_\w+)`",
                   lambda m: f"[`{m[1]}`]({up}{m[1]}.ipynb)" if m[1] in names else m[0], text)
 
-def without_pictures(
+def by_itself(
     output:dict, # of a cell
 )->dict: # the same
-    "An output in Markdown without the files that lay beside it when it was made."
+    "An output in Markdown without the pictures and links that stood for files beside it when it was made."
     data = output.get("data", {})
     if "text/markdown" not in data: return output
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", "".join(data["text/markdown"]))
+    text = re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text)
     return output | dict(data=data | {"text/markdown": text})
 
 def shown(
@@ -120,7 +121,7 @@ def shown(
     marks = directives(source)
     plain = re.sub(r"^#\|.*\n?", "", source, flags=re.M).strip("\n")
     if "hide" in marks or not plain: return []
-    cell = cell | dict(source=plain, outputs=[without_pictures(o) for o in cell.get("outputs", ())])
+    cell = cell | dict(source=plain, outputs=[by_itself(o) for o in cell.get("outputs", ())])
     if is_imports(plain): return [folded(cell, "Imports", "imports")]
     if not marks & {"export", "exports", "exporti"}: return [cell]
     place = dict(cell_type="markdown", metadata={}, id=f"at-{cell['id']}",
@@ -178,9 +179,9 @@ def returned(
     start = last + (last > node.lineno)
     return next((comments[i] for i in range(start, node.body[0].lineno) if i in comments), "")
 
-# %% ../../nbs/98a_site.ipynb #417efc49
+# %% ../../nbs/98a_site.ipynb #d3ddbc29
 def escaped(
-    text:str,
+    text:str, # a comment, or another line of prose
 )->str: # Markdown
     "Plain text whose signs mean nothing, except for backticks."
     pieces = re.split(r"(`[^`]+`)", text)
@@ -225,7 +226,7 @@ def entry_of(
     if is_value: return directive("property", node.name, lines)
     return directive(kind, node.name + signature(node), lines)
 
-# %% ../../nbs/98a_site.ipynb #36a0c8c6
+# %% ../../nbs/98a_site.ipynb #10435494
 def class_entry(
     node, # a class, parsed
     comments:dict, # line -> comment
@@ -244,7 +245,7 @@ def class_entry(
 
 def value_entry(
     node, # an assignment, parsed
-    name:str,
+    name:str, # one that it gives
     comments:dict, # line -> comment
     link:str="", # to the chapter
 )->str: # MyST
@@ -378,7 +379,7 @@ def plain_function(
     while isinstance(select, partial): select = select.func
     return select
 
-# %% ../../nbs/98a_site.ipynb #be99391f
+# %% ../../nbs/98a_site.ipynb #332b42f6
 LABELS = (10, 100, 1000)
 
 def word(
@@ -400,7 +401,7 @@ def told(
 
 def at_few_labels(
     root:Path, # the repository
-    page:str="low_budget_cifar10_lite0_linear",
+    page:str="low_budget_cifar10_lite0_linear", # under figures/
 )->dict: # (rule, labels) -> MyST
     "What rules are worth on frozen features."
     import pandas as pd
@@ -410,7 +411,7 @@ def at_few_labels(
 
 def as_queries(
     root:Path, # the repository
-    page:str="strategies_mnist",
+    page:str="strategies_mnist", # under figures/
 )->dict: # strategy -> MyST
     "What queries are worth at the end, each against passive learning under its own training."
     import pandas as pd
@@ -459,15 +460,7 @@ def rules_page(
     table = markdown(HEAD, rule_rows(root, bib, titles))
     return f"{before.rstrip()}\n\n::::{{div}} rules\n{table}\n::::\n"
 
-# %% ../../nbs/98a_site.ipynb #e23ac97b
-def family(
-    facts:dict, # of a page
-)->str: # heading
-    "The page of the gallery on which a figure stands: the answer has one for itself."
-    from initpools.report.gallery import section_of
-    begins = ("answer", "pools_compared", "second_round", "transfer")
-    return "The answer" if facts["template"].startswith(begins) else section_of(facts)
-
+# %% ../../nbs/98a_site.ipynb #05b8fe20
 def thumbnail(
     picture:Path, # a png
     out:Path, # a webp
@@ -487,32 +480,32 @@ def card(
 )->str: # MyST
     "A figure in the gallery: its picture, what was run, its verdicts and its command."
     from initpools.report.gallery import OUTCOMES, command, score, verdicts
+    title = facts["title"]
     drawn = [f for f in facts["files"] if f.endswith(".png")]
-    shows = f"[![{facts['title']}](../thumbnails/{Path(drawn[0]).stem}.webp)](../figures/{file.name})" if drawn else ""
-    tally = " ".join(f"[{n} {OUTCOMES[w]}]{{.{w.split()[0].rstrip(',')}}}" for w, n in score(facts).items())
-    table = verdicts(facts)
-    fold = f"::::{{dropdown}} Verdicts\n{table}\n::::" if table else ""
-    parts = [f"### [{facts['title']}](../figures/{file.name})", shows, escaped(facts["subtitle"]), tally, fold,
-             f"```sh\n{command(facts, params)}\n```"]
+    shows = f"[![{title}](../thumbnails/{Path(drawn[0]).stem}.webp)](../figures/{file.name})" if drawn else ""
+    tally = " · ".join(f"[{n} {OUTCOMES[w]}]{{.{w.split()[0].rstrip(',')}}}" for w, n in score(facts).items())
+    folds = {"Verdicts": verdicts(facts), "Command": f"```sh\n{command(facts, params)}\n```"}
+    parts = [f"## [{title}](../figures/{file.name})", shows, escaped(facts["subtitle"]), tally]
+    parts += [f"::::{{dropdown}} {name}\n{text}\n::::" for name, text in folds.items() if text]
     return ":::::{div} figure-card\n" + "\n\n".join(p for p in parts if p) + "\n:::::"
 
 def gallery_pages(
     root:Path, # the repository
 )->dict: # page -> MyST
     "The gallery: one page a paper, and one that counts what became of the statements."
-    from initpools.report.gallery import SECTIONS, TALLY, by_numbers, not_run, pages
+    from initpools.report.gallery import ABOUT, SECTIONS, TALLY, by_numbers, not_run, pages, section_of
     facts, _ = pages(root)
     order = sorted(facts, key=lambda f: by_numbers(facts[f]["title"]))
-    heads = [h for h in ("The answer", *SECTIONS) if any(family(facts[f]) == h for f in facts)]
+    heads = [h for h in SECTIONS if any(section_of(facts[f]) == h for f in facts)]
     found, rows = {}, []
     for head in heads:
-        files = [f for f in order if family(facts[f]) == head]
+        files = [f for f in order if section_of(facts[f]) == head]
         name = re.sub(r"\W+", "_", head.lower()).strip("_")
         cards = "\n\n".join(card(f, facts[f], root/"nbs"/"figures"/"params") for f in files)
         hidden = listed([f"{facts[f]['title']} <../figures/{f.stem}>" for f in files])
-        found[name] = f"# {head}\n\n::::::{{div}} figure-cards\n{cards}\n::::::\n\n{hidden}\n"
-        rows.append(f"| [{head}]({name}.md) | {len(files)} | {tallied([facts[f] for f in files])} |")
-    table = "\n".join(["| pages | figures | the papers' statements |", "|---|---|---|", *rows])
+        found[name] = f"# {head}\n\n{ABOUT[head]}\n\n::::::{{div}} figure-cards\n{cards}\n::::::\n\n{hidden}\n"
+        rows.append(f"| [{head}]({name}.md) | {ABOUT[head]} | {len(files)} | {tallied([facts[f] for f in files])} |")
+    table = "\n".join(["| page | what is found there | figures | the papers' statements |", "|---|---|---|---|", *rows])
     waiting = not_run(root).replace("](../nbs/figures/params/", "](../params/")
     found["index"] = "\n\n".join([
         "# Gallery", "Every picture was drawn by a notebook, from records that are published with it. Open one, and "

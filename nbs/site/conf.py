@@ -46,6 +46,7 @@ html_js_files = [("site.js", {"defer": "defer"})]
 html_favicon = "_static/mark.svg"
 html_show_sourcelink = False
 html_copy_source = False
+html_context = {"default_mode": "auto"}  # as the reader's machine has it
 html_math_renderer = "mathml"
 html_sidebars = {page: [] for page in ("index", "paths", "rules", "references", "glossary")}
 html_theme_options = {

@@ -3,7 +3,8 @@ const texts = row => row.textContent.toLowerCase();
 
 function sortBy(table, column, down) {
   const key = row => {
-    const text = row.cells[column].textContent.trim();
+    const cell = row.cells[column];
+    const text = (cell.querySelector("code") ?? cell).textContent.trim();
     const number = parseFloat(text.replace("−", "-"));
     return text === "—" || text === "" ? null : Number.isNaN(number) ? text.toLowerCase() : number;
   };
@@ -57,6 +58,7 @@ function makeFoldable() {
   button.type = "button";
   const show = open => {
     code.forEach(d => { d.open = open; });
+    document.body.classList.toggle("folded", drawn && !open);
     button.textContent = open ? "Fold code" : "Show code";
   };
   button.addEventListener("click", () => show(button.textContent === "Show code"));
