@@ -115,7 +115,12 @@ class Company:
         return self.said[source, task]
 
 # %% ../nbs/70_active.ipynb #866c4356
-def source_views(run, source, task, company): # -> view -> (n, ...)
+def source_views(
+    run, # which run reads it
+    source, # name of the source
+    task, # the Task behind the source
+    company, # what the runs of a share have in common
+): # -> view -> (n, ...)
     "What a source says of the training images; the features that a run's recipe sees are at hand."
     data = company.data
     if run.features and source == run.features: return dict(features=data.train.x)
@@ -214,7 +219,10 @@ def measure(
     return dict(accuracy=accuracy, per_class=tuple(None if np.isnan(a) else float(a) for a in per_class),
                 members=members)
 
-def measure_each(committees, images): # -> a dict each
+def measure_each(
+    committees, # lists of fits
+    images, # the test part
+): # -> a dict each
     "Accuracies of committees of networks, one after the other."
     return [measure(fits, images) for fits in committees]
 
@@ -228,7 +236,11 @@ class Learner:
     together: int = 1 # trainings done together on a CPU, unless told otherwise
     gather: float = 0 # seconds whose rounds are written together; 0: each round at once
 
-def fit_on_features(trainings, data, compute):
+def fit_on_features(
+    trainings, # of one recipe
+    data, # a data set of features
+    compute, # where and how; heads are fitted where their features lie
+):
     "Heads for some trainings of one recipe, together."
     return fit_heads(trainings[0].recipe, data.train, [t.labelled for t in trainings],
                      [t.name for t in trainings])

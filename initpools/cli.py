@@ -39,7 +39,9 @@ class Stoppable(TyperGroup):
 app = typer.Typer(cls=Stoppable, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Where should active learning start?")
 
-def say_version(asked:bool):
+def say_version(
+    asked:bool, # whether the option was given
+):
     "Print the version and end."
     if asked:
         print(f"initpools {__version__}")

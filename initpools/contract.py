@@ -91,11 +91,15 @@ def _pick(case, k, *name, s=None): # -> list of indices
     return ask(case.rule.select, s, k, stream("contract", *name), "It").tolist()
 
 # %% ../nbs/71_contract.ipynb #0fd0477d
-def distinct_images(case:Case):
+def distinct_images(
+    case:Case, # the rule in one of its roles
+):
     "k distinct unlabelled indices, for one, for some, for all."
     for k in (1, 7, N - case.labelled): _pick(case, k, "pick", k)
 
-def impossible_budgets(case:Case):
+def impossible_budgets(
+    case:Case, # the rule in one of its roles
+):
     "None, fewer than none, more than there are."
     for k in (0, -1, N - case.labelled + 1):
         try: got = case.rule.select(toy_state(case), k, stream("contract", k))
@@ -104,12 +108,16 @@ def impossible_budgets(case:Case):
                         "begin with check_budget(k, len(state.unlabelled)) of initpools.core.")
 
 # %% ../nbs/71_contract.ipynb #52a033ac
-def same_again(case:Case):
+def same_again(
+    case:Case, # the rule in one of its roles
+):
     "One stream of randomness, one answer."
     if _pick(case, 7, "same") != _pick(case, 7, "same"):
         raise UserError("It answers differently with one and the same rng: draw from rng alone.")
 
-def nothing_global(case:Case):
+def nothing_global(
+    case:Case, # the rule in one of its roles
+):
     "Random numbers come from rng alone."
     import torch
     before = np.random.get_state(), torch.get_rng_state(), random.getstate()
@@ -126,7 +134,9 @@ def nothing_global(case:Case):
     if one != two:
         raise UserError("Its answer hangs on a seed of numpy's, torch's or random's: draw from rng instead.")
 
-def state_is_kept(case:Case):
+def state_is_kept(
+    case:Case, # the rule in one of its roles
+):
     "What it was given is left as it was."
     s = toy_state(case)
     def content(): return {**s._views, "labelled": s.labelled, "unlabelled": s.unlabelled, "labels": s.labels}
@@ -137,7 +147,9 @@ def state_is_kept(case:Case):
             raise UserError(f"It changes {name} of the state, which others will read: copy before writing.")
 
 # %% ../nbs/71_contract.ipynb #352634cd
-def reads_what_it_says(case:Case):
+def reads_what_it_says(
+    case:Case, # the rule in one of its roles
+):
     "The views of the row, no more and no fewer."
     seen, few = set(), Case(case.name, case.rule, frozenset(case.rule.reads), case.labelled)
     for labelled in {case.labelled, 3 * case.labelled}:
@@ -148,7 +160,9 @@ def reads_what_it_says(case:Case):
     if rest := set(case.rule.reads) - seen:
         raise UserError(f"It says it reads {', '.join(sorted(rest))} and did not: take that out of reads.")
 
-def order_is_nothing(case:Case):
+def order_is_nothing(
+    case:Case, # the rule in one of its roles
+):
     "A rule without chance permutes with the pool; one with chance keeps its frequencies."
     n = 12
     k = 3
@@ -170,13 +184,17 @@ def order_is_nothing(case:Case):
                         "break ties by rng, as top_k of initpools.core does.")
 
 # %% ../nbs/71_contract.ipynb #45d12e33
-def images_alike(case:Case):
+def images_alike(
+    case:Case, # the rule in one of its roles
+):
     "Every image several times, or all images the same."
     for distinct in (1, 10):
         views = {k: v[np.arange(N) % distinct] for k, v in toy_views().items()}
         for k in (1, 12, N - 3): _pick(case, k, "alike", k, s=toy_state(case, np.arange(3), views))
 
-def holes_are_named(case:Case):
+def holes_are_named(
+    case:Case, # the rule in one of its roles
+):
     "A view that is not a number somewhere: refused with the image's index, or not read at all."
     whole = _pick(case, 7, "hole")
     for view in ("loss", "features", "dynamics"):

@@ -16,7 +16,10 @@ def _lacking(name, views):
     return (f"This state has no {name!r}: it holds {', '.join(sorted(views)) or 'nothing'}. Pretext views "
             "come with a sampler's pretext task, model views after a round of training.")
 
-def all_but(n, some):
+def all_but(
+    n, # length
+    some, # indices
+):
     "A mask of n entries, False at some of them."
     free = np.ones(n, bool)
     free[some] = False

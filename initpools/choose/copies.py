@@ -59,14 +59,22 @@ def near_groups(
             if close.any(): group = joined(group, (i[close], j[close]))
     return group
 
-def similarities(x:Streamed, i, j): # (m,) cosine similarities of rows i and j
+# %% ../../nbs/72c_copies.ipynb #f6c9cb0d
+def similarities(
+    x:Streamed, # (n, d) features, rows of length 1
+    i, # (m,) rows
+    j, # (m,) rows
+): # (m,) cosine similarities of rows i and j
     "Inner products of pairs of rows."
     if not len(i): return np.zeros(0, np.float32)
     both, at = np.unique(np.concatenate([i, j]), return_inverse=True)
     rows = x[both].numpy()
     return np.einsum("nd,nd->n", rows[at[:len(i)]], rows[at[len(i):]])
 
-def joined(group, pairs): # (n,) groups; two arrays of members -> (n,) groups
+def joined(
+    group, # (n,) groups
+    pairs, # two arrays of members
+): # (n,) groups
     "Groups after some of their members were paired."
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components

@@ -247,7 +247,11 @@ def _write(file, n, d, x):
             f.flush()
             os.fsync(f.fileno())
 
-def check_rows(file:Path, n:int, d:int): # rows and numbers a row that the index counts
+def check_rows(
+    file:Path, # the rows on disk
+    n:int, # rows that the index counts
+    d:int, # numbers a row
+):
     "Refuse a file that is shorter than its index."
     have = max(os.path.getsize(file) - HEADER, 0) // (2 * d) if file.exists() else 0
     if have < n:

@@ -92,14 +92,20 @@ def read_list(
     return Files(root, tuple(n for n, _ in rows), y, tuple(classes) or tuple(map(str, range(y.max() + 1))))
 
 # %% ../../nbs/11_files.ipynb #689986d0
-def imagenet(root:Path, part:str)->Files: # data root; "train" or "test"
+def imagenet(
+    root:Path, # data root
+    part:str, # "train" or "test"
+)->Files:
     "ImageNet in ImageFolder's layout."
     folder = root/"imagenet"/("train" if part == "train" else "val")
     if not folder.is_dir():
         raise UserError(f"ImageNet is not under {folder}: put its images there, one sub-folder a class.")
     return list_files(folder)
 
-def imagenet_lt(root:Path, part:str)->Files: # data root; "train" or "test"
+def imagenet_lt(
+    root:Path, # data root
+    part:str, # "train" or "test"
+)->Files:
     "ImageNet-LT by its published lists."
     home, name = root/"imagenet", f"ImageNet_LT_{part}.txt"
     file = next((f/name for f in (home, root/"ImageNet_LT", root) if (f/name).exists()), home/name)
@@ -110,7 +116,10 @@ def imagenet_lt(root:Path, part:str)->Files: # data root; "train" or "test"
 # %% ../../nbs/11_files.ipynb #6f73fa61
 STREAMED = {"imagenet": imagenet, "imagenet_lt": imagenet_lt} # name -> function(data root, part) -> Files
 
-def own_folder(folder:Path, part:str)->Files:
+def own_folder(
+    folder:Path, # images, or parts of them
+    part:str, # "train" or "test"
+)->Files:
     "A part of a folder of one's own."
     if inside := part_folder(folder, part): return list_files(inside)
     files = list_files(folder)
@@ -156,7 +165,11 @@ def read_told(
     "The centre of an image, and what there is to say of it."
     return picture(file, round(size / inner), lambda im: centre(im, size, inner), quick=True)
 
-def read_image(file:Path, size:int, inner:float=.875)->np.ndarray: # as for `read_told`
+def read_image(
+    file:Path, # an image file
+    size:int, # side length of the result, in pixels
+    inner:float=.875, # share of the shorter side that is kept
+)->np.ndarray: # (size, size, 3) uint8, or None
     "The centre of an image, or None."
     return read_told(file, size, inner)[0]
 

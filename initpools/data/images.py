@@ -177,7 +177,9 @@ def read_npz(
 HEIF_FILES = (".heic", ".heif")
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff", *HEIF_FILES)
 
-def named_like_image(name:str)->bool:
+def named_like_image(
+    name:str, # of a file
+)->bool:
     "Whether a name is not hidden and ends as an image's does."
     return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_FILES
 
@@ -306,7 +308,11 @@ def opened(
 # %% ../../nbs/10_datasets.ipynb #7491c900
 SCALED = "images of 16 bit or float values were scaled by their own range"
 
-def is_deep(im): return im.mode in ("I", "F") or im.mode.startswith("I;16") # -> more than 8 bits a pixel
+def is_deep(
+    im, # a PIL image
+)->bool:
+    "Whether an image has more than 8 bits a pixel."
+    return im.mode in ("I", "F") or im.mode.startswith("I;16")
 
 def own_range(
     parts, # images of one channel, the strips of one
@@ -345,7 +351,9 @@ HEAVY = 50_000_000
 MOST = 2_000_000_000
 ALONE = threading.Lock()
 
-def turn(im): # -> the name of a turn in Image.Transpose, or None
+def turn(
+    im, # a PIL image, decoded
+): # -> the name of a turn in Image.Transpose, or None
     "What the EXIF data of a decoded image ask for."
     try: number = im.getexif().get(0x0112, 1)
     except Exception: return None
@@ -508,22 +516,40 @@ IMAGENET_STATS = (.485, .456, .406), (.229, .224, .225)
 SVHN_SPLITS = dict(split="train"), dict(split="test")
 CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 
-def read_cifar10(root):
+def read_cifar10(
+    root, # data root
+):
     "CIFAR-10 from cifar10.npz in the data root, else through torchvision."
     if (root/"cifar10.npz").exists(): return read_npz(root/"cifar10.npz", CIFAR10_CLASSES)
     return read_torchvision("CIFAR10", root)
 
-def read_mnist(root): return read_torchvision("MNIST", root)
-def read_fashion(root): return read_torchvision("FashionMNIST", root)
-def read_svhn(root): return read_torchvision("SVHN", root, SVHN_SPLITS, range(10))
+def read_mnist(
+    root, # data root
+):
+    "MNIST through torchvision."
+    return read_torchvision("MNIST", root)
+def read_fashion(
+    root, # data root
+):
+    "Fashion-MNIST through torchvision."
+    return read_torchvision("FashionMNIST", root)
+def read_svhn(
+    root, # data root
+):
+    "SVHN through torchvision."
+    return read_torchvision("SVHN", root, SVHN_SPLITS, range(10))
 
-def read_cifar100(root):
+def read_cifar100(
+    root, # data root
+):
     "CIFAR-100 from cifar100.npz in the data root, else through torchvision."
     if (root/"cifar100.npz").exists(): return read_npz(root/"cifar100.npz")
     return read_torchvision("CIFAR100", root)
 
 # %% ../../nbs/10_datasets.ipynb #4dfba5a2
-def on_disk(root):
+def on_disk(
+    root, # data root
+):
     "What is too large for memory."
     raise UserError("ImageNet does not fit in memory, so it is not loaded as images: work on its features, "
                     "features_of('imagenet', 'train', 'resnet50') of initpools.pretext.features, which "

@@ -183,7 +183,9 @@ def in_processes(
 
 # %% ../../nbs/84_execute.ipynb #23fa5539
 @contextmanager
-def on_leash(leash):
+def on_leash(
+    leash, # what holds the workers; its `close` ends them
+):
     "End the workers at once where an error or Ctrl-C leaves the block; the pool would wait for them."
     try: yield
     except BaseException:
@@ -258,7 +260,12 @@ def execute(
     return store
 
 # %% ../../nbs/84_execute.ipynb #d16cb51f
-def fingerprints(runs, store, root, device): # -> world -> fingerprint of its data; None: not compared
+def fingerprints(
+    runs, # a list of Run
+    store, # where their records are
+    root, # data root
+    device, # where features are made
+): # -> world -> fingerprint of its data; None: not compared
     "What runs are about. To draw published rounds on the book's data, nobody makes features again."
     def shown(run):
         found = store.sound(run)

@@ -200,7 +200,11 @@ Store.find = find
 
 
 # %% ../../nbs/81_store.ipynb #9b4bd078
-def sound(self:Store, run:Run, fingerprint:str=None)->Sound:
+def sound(
+    self:Store,
+    run:Run, # which run
+    fingerprint:str=None, # of the data at hand; default: not compared
+)->Sound:
     "What can be trusted of a run's records."
     found = self.find(run.key, fingerprint)
     if found.head and canonical(found.head["run"]) != canonical(run):
@@ -241,7 +245,13 @@ def add_all(self:Store,
         if old.damage or old.place != file: self.set_aside(run.key)
         write_atomic(file, "\n".join([*lines, ""]).encode())
 
-def add(self:Store, run:Run, r:Round, fingerprint:str, made:dict=None):
+def add(
+    self:Store,
+    run:Run, # which run
+    r:Round, # its next round
+    fingerprint:str, # of the data
+    made:dict=None, # how it was made
+):
     "Add a finished round to its run's file."
     self.add_all(run, [(r, made)], fingerprint)
 Store.add, Store.add_all = add, add_all
@@ -281,7 +291,12 @@ def claim(self:Store,
         holding.__exit__(None, None, None)
 
 # in it `holder` reads who has it
-def claim_file(self:Store, name:str)->Path: return self.folder/f".{name}.claim"
+def claim_file(
+    self:Store,
+    name:str, # a run's key, or another name
+)->Path:
+    "The file that claims a name."
+    return self.folder/f".{name}.claim"
 
 def sweep(self:Store)->list: # names of the files removed
     "Remove what killed processes left: temporary files and claims that nobody holds."

@@ -137,7 +137,12 @@ def gathered(
     finally:
         if waiting: write()
 
-def put_all(store, run, rounds, fingerprint): # -> an error for each round that could not be kept
+def put_all(
+    store, # where to
+    run, # which run
+    rounds, # of (Round, how it was made)
+    fingerprint, # of the data
+): # -> an error for each round that could not be kept
     "Keep rounds together; where that fails, as many of them as there is room for."
     try:
         store.add_all(run, rounds, fingerprint)

@@ -161,7 +161,11 @@ def parse(
             f"In {backbone!r} the part after @ is the side length in pixels, for instance {name}@160.")
     return name or "efficientnet_lite0", int(size) if size else None
 
-def is_file(name): return name.endswith((".pth", ".pt", ".tar", ".ckpt")) or "/" in name
+def is_file(
+    name, # of a backbone
+)->bool:
+    "Whether a name is that of a checkpoint file."
+    return name.endswith((".pth", ".pt", ".tar", ".ckpt")) or "/" in name
 
 def identify(
     task:Task, # perhaps with a checkpoint as backbone

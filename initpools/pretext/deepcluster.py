@@ -34,7 +34,11 @@ def whiten(
                         "longer, or take another backbone.")
     return x @ (vectors[:, keep] / np.sqrt(values[keep])).astype(np.float32)
 
-def unit(x): return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+def unit(
+    x, # (n, d) rows
+): # (n, d)
+    "Rows of length 1."
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 # %% ../../nbs/35_deepcluster.ipynb #17304b05
 def fill_empty(
@@ -87,10 +91,23 @@ class Clustering(nn.Module):
         self.reassigned[e] = moved
         self.assign.copy_(torch.from_numpy(assign))
 
-def figures(t): return [None if v != v else round(v, 4) for v in t.tolist()]
+def figures(
+    t, # a tensor of numbers
+)->list:
+    "Numbers as JSON holds them: four decimals, None for NaN."
+    return [None if v != v else round(v, 4) for v in t.tolist()]
 
 # %% ../../nbs/35_deepcluster.ipynb #7d128ee7
-def cluster_epoch(backbone, head, opt, clustering, x, data, task, e):
+def cluster_epoch(
+    backbone, # the network below the head
+    head, # a linear layer, fresh in every epoch
+    opt, # the optimiser of both
+    clustering, # clusters, and their history
+    x, # (n, c, h, w) uint8 images
+    data, # a Dataset
+    task, # a Task
+    e, # epoch, from 0
+):
     "Cluster, then one epoch of predicting the clusters; the mean loss."
     name = ("deepcluster", task.seed, data.name, e)
     device = str(x.device)
@@ -120,7 +137,13 @@ def cluster_epoch(backbone, head, opt, clustering, x, data, task, e):
 
 # %% ../../nbs/35_deepcluster.ipynb #8f37377f
 @torch.inference_mode()
-def score(net, y, data, device, batch=1024):
+def score(
+    net, # backbone and head
+    y, # (n,) clusters
+    data, # a Dataset
+    device, # where to compute
+    batch=1024, # images at a time
+):
     "Cross entropy of each image against its cluster."
     losses = []
     for x, t in zip(data.train.x.split(batch), y.split(batch)):

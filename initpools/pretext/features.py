@@ -68,7 +68,10 @@ class Manifest:
 
     def save(self, folder): write_atomic(folder/"manifest.json", json.dumps(self.__dict__, indent=1).encode())
 
-def read_manifest(folder:Path)->Manifest:
+# %% ../../nbs/38_features.ipynb #5d2b9bd2
+def read_manifest(
+    folder:Path, # of features
+)->Manifest:
     "The manifest of a feature folder."
     file = Path(folder)/"manifest.json"
     if not file.exists():
@@ -121,7 +124,10 @@ class Features:
         return self.y
 
 # %% ../../nbs/38_features.ipynb #6e871ab2
-def check_length(folder:Path, m:Manifest):
+def check_length(
+    folder:Path, # of features
+    m:Manifest, # its manifest
+):
     "Refuse a feature file that is shorter than its manifest."
     file, width = folder/"features.npy", m.d * np.dtype(m.dtype).itemsize
     have = max(os.path.getsize(file) - HEADER, 0) // width if file.exists() else 0
@@ -229,7 +235,11 @@ class Batch(NamedTuple):
     lost: tuple = ()        # (name, reason) of the others
     notes: Counter = Counter() # what was done to images -> to how many
 
-def decoded(files:Files, start:int, size:int)->Batch: # at a side length in pixels
+def decoded(
+    files:Files, # some files of a list
+    start:int, # position of the first
+    size:int, # side length in pixels
+)->Batch:
     "Read some files; `start` is the position of the first."
     read = [read_told(files.root/n, size) for n in files.names]
     good = [j for j, (x, _) in enumerate(read) if x is not None]
@@ -255,7 +265,11 @@ def image_batches(
 
 # %% ../../nbs/38_features.ipynb #080d576b
 @torch.inference_mode()
-def embed_batch(how:Frozen, x, device:str="cpu"): # -> (n, d) float32
+def embed_batch(
+    how:Frozen, # a frozen network
+    x, # (n, c, h, w) bytes
+    device:str="cpu", # where to compute
+): # -> (n, d) float32
     "Features of one batch of bytes."
     x = x.to(device, non_blocking=True)
     x = resize(x, how.size) if how.size and len(how.mean) == 3 else x.float()
@@ -283,7 +297,10 @@ def beside_decoding(
     finally: torch.set_num_threads(threads)
 
 # %% ../../nbs/38_features.ipynb #615d1d31
-def folded(how:Frozen, device:str)->Frozen: # the same features, faster where torch.fx can trace the network
+def folded(
+    how:Frozen, # a frozen network
+    device:str, # where it will compute
+)->Frozen: # the same features, faster where torch.fx can trace the network
     "Fold batch normalisations into convolutions."
     try: net = fold_norms(how.net.eval())
     except Exception: net = how.net.eval()
@@ -377,7 +394,10 @@ def _write(f, m, folder):
     os.fsync(f.fileno())
     m.save(folder)
 
-def progress(m, before): # -> one line
+def progress(
+    m, # the manifest now
+    before, # the manifest when this call began
+): # -> one line
     "How far, how fast, how much waiting."
     s = max(m.seconds - before.seconds, 1e-9)
     return (f"{m.done:,} of {m.n:,} images, {(m.done - before.done) / s:,.0f} a second, "
@@ -387,7 +407,9 @@ def progress(m, before): # -> one line
 # %% ../../nbs/38_features.ipynb #7c21049d
 READING = 2 # of files; goes up when the same file gives other pixels than before
 
-def fingerprint(images)->str: # Images or Files
+def fingerprint(
+    images, # Images or Files
+)->str:
     "A hash of what is looked at."
     if isinstance(images, Files): return images.fingerprint
     h = hashlib.blake2b(digest_size=8)

@@ -75,7 +75,12 @@ def scaled(
     return standardise(x, data.mean, (.5,) * len(data.mean))
 
 @torch.inference_mode()
-def look(net, data, device, batch=1000):
+def look(
+    net, # encoder and decoder
+    data, # a Dataset
+    device, # where to compute
+    batch=1000, # images at a time
+):
     "Error in the hole and code of every image."
     losses, codes = [], []
     for x in data.train.x.split(batch):

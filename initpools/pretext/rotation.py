@@ -42,7 +42,15 @@ def learning_rate(
     return .1 / 5 ** sum(e >= share * epochs for share in (.3, .6, .8))
 
 # %% ../../nbs/31_rotation.ipynb #e18e2f05
-def rotation_epoch(net, opt, x, data, task, name, e):
+def rotation_epoch(
+    net, # a classifier of four turns
+    opt, # its optimiser
+    x, # (n, c, h, w) uint8 images
+    data, # a Dataset
+    task, # a Task
+    name, # of the streams of randomness
+    e, # epoch, from 0
+):
     "One epoch; the mean loss."
     device, total = str(x.device), 0
     g = torch_stream(*name, e, "augment", device=device)
@@ -60,7 +68,12 @@ def rotation_epoch(net, opt, x, data, task, name, e):
 
 # %% ../../nbs/31_rotation.ipynb #0c915e71
 @torch.inference_mode()
-def score(net, data, device, batch=256):
+def score(
+    net, # a classifier of four turns
+    data, # a Dataset
+    device, # where to compute
+    batch=256, # images at a time
+):
     "Mean loss of each image over its four orientations; the share of turns told right."
     losses, right = [], 0
     for x in data.train.x.split(batch):

@@ -125,7 +125,15 @@ def run_epoch(
     return total / len(batches)
 
 # %% ../../nbs/36_scan.ipynb #f070d91c
-def scan_epoch(net, opt, x, near, data, how, name):
+def scan_epoch(
+    net, # backbone and head
+    opt, # its optimiser
+    x, # (n, c, h, w) uint8 images
+    near, # (n, k) nearest neighbours of each image
+    data, # a Dataset
+    how, # settings of the data set
+    name, # of the streams of randomness
+):
     "An epoch of learning from neighbours."
     g, pick = torch_stream(*name, "views", device=x.device.type), torch_stream(*name, "neighbour")
     def views(b):
@@ -134,7 +142,14 @@ def scan_epoch(net, opt, x, near, data, how, name):
     batches = epoch_batches(len(x), how.batch, torch_stream(*name, "shuffle"))
     return run_epoch(net, opt, batches, lambda l: scan_loss(*l.chunk(2)), views, data)
 
-def label_epoch(net, opt, x, data, how, name):
+def label_epoch(
+    net, # backbone and head
+    opt, # its optimiser
+    x, # (n, c, h, w) uint8 images
+    data, # a Dataset
+    how, # settings of the data set
+    name, # of the streams of randomness
+):
     "An epoch of self-labelling."
     g = torch_stream(*name, "views", device=x.device.type)
     def views(b): return torch.cat([f(x[b.to(x.device)], g) for f in (weak_view, strong_view)])

@@ -118,7 +118,17 @@ class Dynamics:
         return torch.stack([self.mean, (self.square / max(1, self.epochs)).sqrt()], 1).numpy()
 
 # %% ../../nbs/34_simclr.ipynb #1c4ff893
-def contrast_epoch(net, opt, x, how, data, task, name, e, dynamics):
+def contrast_epoch(
+    net, # backbone and projection head
+    opt, # its optimiser
+    x, # (n, c, h, w) uint8 images
+    how, # settings of the data set
+    data, # a Dataset
+    task, # a Task
+    name, # of the streams of randomness
+    e, # epoch, from 0
+    dynamics, # what is gathered of each image's confidence
+):
     "One epoch; the mean loss."
     g = torch_stream(*name, e, "views", device=str(x.device))
     seen = torch.zeros(len(x))
@@ -202,7 +212,12 @@ SCORING = { # name -> function(float batch, generator) -> float batch
 }
 
 @torch.inference_mode()
-def score(net, data, task, device):
+def score(
+    net, # backbone and projection head
+    data, # a Dataset
+    task, # a Task
+    device, # where to compute
+):
     "Mean loss of each image against its changed copies."
     name, losses = ("simclr", task.seed, data.name, "score"), torch.zeros(len(data.train), device=device)
     copies = [f for k, f in SCORING.items() if k != "grey" or data.train.x.shape[1] == 3]

@@ -79,7 +79,13 @@ def targets(
     return standardise(x, (.5,) * c, (.5,) * c)
 
 # %% ../../nbs/33_vae.ipynb #61443217
-def batch_loss(net, x, w, g, bf16):
+def batch_loss(
+    net, # the autoencoder
+    x, # (b, c, h, w) normalised images
+    w, # weight of the KL term
+    g, # draws codes
+    bf16, # the context in which the network runs
+):
     "Loss of a batch: mean reconstruction error and weighted KL."
     with bf16:
         mu, log_var = (t.float() for t in net.encode(x))
@@ -89,7 +95,13 @@ def batch_loss(net, x, w, g, bf16):
 
 # %% ../../nbs/33_vae.ipynb #5f820a91
 @torch.inference_mode()
-def score(net, data, task, device, batch=1000):
+def score(
+    net, # the autoencoder
+    data, # a Dataset
+    task, # a Task
+    device, # where to compute
+    batch=1000, # images at a time
+):
     "Reconstruction error and mean code of every image."
     losses = []
     codes = []

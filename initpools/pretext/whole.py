@@ -43,7 +43,9 @@ def start_of(
     with torch.inference_mode(): width = net.eval()(prepare(data.images.train.x[:2])).flatten(1).shape[1]
     return net, width, prepare
 
-def as_they_are(images): # -> function(uint8 batch) -> what a new network expects
+def as_they_are(
+    images, # uint8, with the statistics of their data set
+): # -> function(uint8 batch) -> what a new network expects
     "Bytes by the statistics of their data set."
     def prepare(x): return standardise(x.float(), images.mean, images.std)
     return prepare

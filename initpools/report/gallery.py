@@ -31,7 +31,7 @@ def pages(
 
 # %% ../../nbs/97_gallery.ipynb #f7c87f52
 def decimals(
-    value:float,
+    value:float, # to be shown
 )->int:
     "The decimals that a number needs, one at least and six at most."
     return max(1, len(f"{value:.6f}".rstrip("0").partition(".")[2]))
@@ -207,7 +207,7 @@ def score(
 
 # %% ../../nbs/97_gallery.ipynb #99a8687d
 def by_numbers(
-    title:str,
+    title:str, # of a figure
 )->str: # sorts as people count
     "A title whose numbers are filled up."
     return re.sub(r"\d+", lambda m: m[0].zfill(3), title)

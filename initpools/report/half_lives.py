@@ -81,8 +81,8 @@ GONE = .25 # a half-life below it leaves less than a sixteenth after one round
 
 def say_half_life(
     h:float, # half-life and its ends, in rounds
-    low:float,
-    high:float,
+    low:float, # lower end
+    high:float, # upper end
     last:int, # index of the last round
 )->str:
     "A half-life as a person would write it."

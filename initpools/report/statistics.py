@@ -115,7 +115,7 @@ DIFFERS = "direction holds, size differs"
 def verdict(
     mean:float, # difference; what is decided, its interval decides
     low:float, # ends of its interval
-    high:float,
+    high:float, # upper end
     claim:str, # "below", "above", "same" or "not above"
     margin:float=.01, # what "same" means
     size:float=None, # the paper's difference, where it gives one
@@ -135,7 +135,7 @@ def verdict(
 def points(
     mean:float, # difference of accuracies
     low:float, # ends of its interval
-    high:float,
+    high:float, # upper end
     n:int, # seeds
 )->str:
     "A difference in percentage points, as a person would write it."
@@ -215,7 +215,7 @@ def claims(
 def because(
     said:str, # a verdict
     low:float, # ends of its interval
-    high:float,
+    high:float, # upper end
     n:int, # seeds
 )->str:
     "A verdict, and where it is open how far the data can see."

@@ -26,7 +26,10 @@ from ..trainer.terms import Term
 from ..trainer import autocast, seeded
 
 # %% ../../nbs/66_adversarial.ipynb #1b217e54
-def layer(conv, width):
+def layer(
+    conv, # a convolution
+    width, # its channels
+):
     "A convolution, batch normalisation, ReLU."
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU())
 
@@ -98,7 +101,14 @@ class Players(nn.Module):
     def verdict(self, mu, given): return self.judge(torch.cat([mu, given], 1))
 
 # %% ../../nbs/66_adversarial.ipynb #ae15386f
-def hider_loss(players, x, given, y, game, g):
+def hider_loss(
+    players, # both networks
+    x, # (b, c, h, w) images
+    given, # (b, e) what is given of each
+    y, # classes of the first half
+    game, # weights of the terms
+    g, # draws codes
+):
     "The autoencoder's loss on a batch whose first half is labelled `y`."
     mu, log_var = players.vae.encode(x)
     z = mu + (log_var / 2).exp() * torch.randn(mu.shape, generator=g, device=g.device)
@@ -109,7 +119,12 @@ def hider_loss(players, x, given, y, game, g):
     if players.learner is None: return loss
     return loss + F.cross_entropy(players.learner(z[:len(y), players.reads:]).float(), y)
 
-def seeker_loss(players, x, given, labelled):
+def seeker_loss(
+    players, # both networks
+    x, # (b, c, h, w) images
+    given, # (b, e) what is given of each
+    labelled, # (b,) what it should say of each: 1, 0 or between
+):
     "The discriminator's loss; `labelled` is what it should say of each image, 1 or 0 or between."
     with torch.no_grad(): mu = players.vae.encode(x)[0]
     return 2 * F.binary_cross_entropy_with_logits(players.verdict(mu, given).float(), labelled)
@@ -164,7 +179,14 @@ def play(
 
 # %% ../../nbs/66_adversarial.ipynb #c5a6cdcc
 @torch.inference_mode()
-def verdicts(players, show, ids, given, cast, batch=250):
+def verdicts(
+    players, # both networks
+    show, # function(indices) -> normalised images
+    ids, # which images
+    given, # (b, e) what is given of each
+    cast, # the context in which networks run
+    batch=250, # images at a time
+):
     "The discriminator's logit of 'labelled' for some images."
     out = []
     for i in ids.split(batch):

@@ -127,7 +127,11 @@ def unseen(
     if len(among): new[among] = ~np.isin(row_keys(state(view, state.unlabelled[among])), row_keys(held))
     return new if new.any() else ~new
 
-def alike_in_one(x, of, held):
+def alike_in_one(
+    x, # (n, d) features
+    of, # indices
+    held, # (m, d) rows that are held already
+):
     "Positions in `of` of rows that agree with a row of `held` in one column: the rest are no copies."
     if hasattr(x, "streamed"): return np.arange(len(of))
     one = int(np.std(held, axis=0, dtype=np.float64).argmax())

@@ -39,23 +39,39 @@ class Probe:
 
 LINEAR = Probe()
 
-def rate(lr:float, milestones:tuple|list, epoch:int)->float: # epoch from 0
+def rate(
+    lr:float, # at the start
+    milestones:tuple|list, # epochs at which it falls to a tenth
+    epoch:int, # from 0
+)->float:
     "The rate of an epoch under a schedule of milestones."
     return lr * .1 ** sum(epoch >= m for m in milestones)
 
 # %% ../../nbs/26_evaluation.ipynb #bb9d7948
-def probe_rows(x, idx, unit:bool)->torch.Tensor: # (*idx.shape, d) float32
+def probe_rows(
+    x, # (n, d) features
+    idx, # rows, of any shape
+    unit:bool, # whether to make them of length 1
+)->torch.Tensor: # (*idx.shape, d) float32
     "Gather features by index, of length 1 where asked for; `x` may be a memory map."
     rows = torch.from_numpy(np.ascontiguousarray(x[np.asarray(idx).ravel()], np.float32))
     return (F.normalize(rows) if unit else rows).view(*np.shape(idx), -1)
 
-def first_weights(names, d, c): # -> (m, c, d), (m, c)
+def first_weights(
+    names, # of the streams, one a probe
+    d, # features
+    c, # classes
+): # -> (m, c, d), (m, c)
     "torch's own start of a linear layer, from one stream a probe."
     draws = [stream(*n, "weights").uniform(-1, 1, (c, d + 1)).astype(np.float32) for n in names]
     draws = torch.from_numpy(np.stack(draws)) / d**.5
     return draws[..., :d].contiguous(), draws[..., d].contiguous()
 
-def shuffles(names, n, epochs): # -> (m, epochs, n) positions
+def shuffles(
+    names, # of the streams, one a probe
+    n, # images
+    epochs, # how many
+): # -> (m, epochs, n) positions
     "Every epoch's order of every probe."
     order = np.broadcast_to(np.arange(n, dtype=np.int32), (epochs, n))
     return torch.from_numpy(np.stack([stream(*name, "shuffle").permuted(order, axis=1) for name in names]))
@@ -118,7 +134,13 @@ def fit_probes(
 
 # %% ../../nbs/26_evaluation.ipynb #082d7b74
 @torch.inference_mode()
-def probe_logits(w, b, x, unit:bool=True, device:str="cpu"): # yields (slice of x, (rows, m, classes))
+def probe_logits(
+    w, # (m, classes, d) weights
+    b, # (m, classes) biases
+    x, # (n, d) features
+    unit:bool=True, # whether rows are made of length 1
+    device:str="cpu", # where to compute
+): # yields (slice of x, (rows, m, classes))
     "Logits of all probes, a block of rows at a time."
     (m, c, _), device = w.shape, pick_device(device)
     flat, b = w.flatten(0, 1).T.to(device), b.to(device)
@@ -166,7 +188,11 @@ def _logistic(z, s2, y, held, C, c, steps):
 # %% ../../nbs/26_evaluation.ipynb #64aae1ae
 GRID = (1., 10., 100., 1000., 10000.) # C, the inverse strengths
 
-def folds_of(y, k, rng): # -> (n,) fold of each image
+def folds_of(
+    y, # (n,) class ids
+    k, # folds
+    rng, # shares out what is over
+): # -> (n,) fold of each image
     "Folds that share out each class."
     order = np.lexsort((rng.random(len(y)), y))
     out = np.empty(len(y), np.int64)

@@ -76,17 +76,32 @@ class HeadFit:
     terms: tuple = ()
 
 # %% ../../nbs/28_heads.ipynb #5e545dae
-def fit_stacked(recipe, rows, sets, names):
+def fit_stacked(
+    recipe, # how to train
+    rows, # the training part
+    sets, # index arrays, a classifier each
+    names, # of the streams of randomness, one each
+):
     "The paper's probe, all sets in step."
     w, b = fit_probes(rows.x, rows.y.numpy(), sets, len(rows.classes), recipe.probe, names)
     return [HeadFit(recipe, len(rows.classes), *pair) for pair in zip(w, b)]
 
-def fit_regularised(recipe, rows, sets, names):
+def fit_regularised(
+    recipe, # how to train
+    rows, # the training part
+    sets, # index arrays, a classifier each
+    names, # of the streams of randomness, one each
+):
     "Tuned logistic regression, one set after the other."
     w, b, _ = fit_tuned(rows.x, rows.y.numpy(), sets, len(rows.classes), names)
     return [HeadFit(recipe, len(rows.classes), *pair) for pair in zip(w, b)]
 
-def fit_nearest(recipe, rows, sets, names):
+def fit_nearest(
+    recipe, # how to train
+    rows, # the training part
+    sets, # index arrays, a classifier each
+    names, # of the streams of randomness, one each
+):
     "Nothing to train: the labelled rows are the model."
     return [HeadFit(recipe, len(rows.classes), near=(rows.x[s], rows.y.numpy()[s])) for s in sets]
 

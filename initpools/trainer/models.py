@@ -67,7 +67,14 @@ def vgg16(
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 512
 
 # %% ../../nbs/20_models.ipynb #50b124de
-def conv(a, b, size=3, stride=1): return nn.Conv2d(a, b, size, stride, size // 2, bias=False)
+def conv(
+    a, # channels in
+    b, # channels out
+    size=3, # of the kernel
+    stride=1, # of its steps
+): # a layer
+    "A convolution that keeps the size at stride 1, without a bias."
+    return nn.Conv2d(a, b, size, stride, size // 2, bias=False)
 
 class WideBlock(nn.Module):
     "Two convolutions, each behind its normalisation, beside a shortcut."
