@@ -19,12 +19,12 @@ from pathlib import Path
 
 from ..core import UserError, repo_root
 
-# %% ../../nbs/98a_site.ipynb #6d19a2a2
+# %% ../../nbs/98a_site.ipynb #cc5a52fe
 PARTS = { # folder of pages -> title, first and last number, what its chapters hold
     "foundations": ("Foundations", 0, 9, "Names, named randomness, ties, and what a rule is told."),
     "images": ("Images", 10, 17, "Data sets as bytes, files as streams, batches as tensor operations."),
     "training": ("Training", 18, 29, "Recipes, networks, the loop, and what a set of labels is worth."),
-    "pretext": ("Tasks without labels", 30, 49, "What a pretext task, or a frozen network, says of the images."),
+    "pretext": ("Tasks without labels", 30, 49, "What a pretext task, or a frozen network, says of images."),
     "pools": ("Rules for a first pool", 50, 58, "Ranked, clustered, typical: which images come first."),
     "queries": ("Rules for queries", 59, 69, "Which images come next, by what the model says of them."),
     "loop": ("Active learning", 70, 71, "From a run to its rounds, and what every rule has to keep."),
@@ -54,7 +54,7 @@ def opening(
     first = source_of(json.loads(file.read_text())["cells"][0]).strip().split("\n")
     return first[0].lstrip("# "), first[-1].lstrip("> ")
 
-# %% ../../nbs/98a_site.ipynb #9eec2c24
+# %% ../../nbs/98a_site.ipynb #0b45100c
 def directives(
     source:str, # of a cell
 )->set: # of words
@@ -67,9 +67,10 @@ def names_in(
     "The functions, classes and tables that a cell defines, without private ones."
     found = []
     for node in ast.parse(source).body:
-        targets = getattr(node, "targets", [getattr(node, "target", None)])
-        found += [n.id for t in targets if t is not None for n in ast.walk(t) if isinstance(n, ast.Name)]
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)): found.append(node.name)
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+            targets = getattr(node, "targets", None) or [node.target]
+            for target in targets: found += [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
     return [n for n in dict.fromkeys(found) if n[0] != "_"]
 
 def is_imports(
@@ -89,7 +90,7 @@ def folded(
                                    mystnb=dict(code_prompt_show=prompt, code_prompt_hide=prompt))
     return cell | dict(metadata=meta)
 
-# %% ../../nbs/98a_site.ipynb #4b928f33
+# %% ../../nbs/98a_site.ipynb #285c2450
 def relinked(
     text:str, # Markdown
     names, # of chapters, without .ipynb
@@ -111,6 +112,7 @@ def by_itself(
     text = re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text)
     return output | dict(data=data | {"text/markdown": text})
 
+# %% ../../nbs/98a_site.ipynb #f0b96c41
 def shown(
     cell:dict, # of a chapter
     names, # of chapters
@@ -128,6 +130,7 @@ def shown(
                  source=f'<a id="cell-{cell["id"]}"></a>')
     return [place, folded(cell, ", ".join(names_in(plain)) or "Code", "exported")]
 
+# %% ../../nbs/98a_site.ipynb #bfbf308d
 def chapter_page(
     file:Path, # a chapter
     names, # of chapters
@@ -138,7 +141,7 @@ def chapter_page(
     kernel = dict(display_name="python3", language="python", name="python3")
     return nb | dict(cells=cells, metadata=dict(kernelspec=kernel, language_info=dict(name="python")))
 
-# %% ../../nbs/98a_site.ipynb #9f592df1
+# %% ../../nbs/98a_site.ipynb #d52e96eb
 def comments_in(
     source:str, # of a module
 )->dict: # line -> comment
@@ -150,9 +153,9 @@ def help_of(
     note, # an annotation, parsed; or None
 )->str: # empty where there is none
     "The help that a command line's option carries."
-    words = [k.value for n in ast.walk(note) if isinstance(n, ast.Call) for k in n.keywords
-             if k.arg == "help"] if note else []
-    return words[0].value if words and isinstance(words[0], ast.Constant) else ""
+    calls = [n for n in ast.walk(note) if isinstance(n, ast.Call)] if note else []
+    words = {k.arg: k.value for call in calls for k in call.keywords}
+    return getattr(words.get("help"), "value", "")
 
 def parameters(
     node, # a function, parsed
@@ -163,7 +166,7 @@ def parameters(
     a = node.args
     args = [*a.posonlyargs, *a.args, *filter(None, [a.vararg]), *a.kwonlyargs, *filter(None, [a.kwarg])]
     values = [d for d in [*a.defaults, *a.kw_defaults] if d]
-    first = node.body[0].lineno # of the body: a comment on that line, or on that of a short head, is not theirs
+    first = node.body[0].lineno # a comment on the body's line, or on that of a short head, is not theirs
     def says(arg):
         ends = max([arg.end_lineno] + [d.end_lineno for d in values if d.lineno == arg.end_lineno])
         near = comments.get(ends, "") if ends > node.lineno and ends < first else ""
@@ -179,7 +182,7 @@ def returned(
     start = last + (last > node.lineno)
     return next((comments[i] for i in range(start, node.body[0].lineno) if i in comments), "")
 
-# %% ../../nbs/98a_site.ipynb #d3ddbc29
+# %% ../../nbs/98a_site.ipynb #6b78661f
 def escaped(
     text:str, # a comment, or another line of prose
 )->str: # Markdown
@@ -200,6 +203,7 @@ def signature(
     args = re.sub(r"^self(:? ?\w+)?(, )?", "", args)
     return f"({args})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
 
+# %% ../../nbs/98a_site.ipynb #7aba43ec
 def directive(
     kind:str, # of the Python domain
     name:str, # with its signature
@@ -255,7 +259,7 @@ def value_entry(
     says = comments.get(node.lineno, comments.get(node.end_lineno, ""))
     return directive("data", name, [escaped(says[:1].upper() + says[1:]), link], options)
 
-# %% ../../nbs/98a_site.ipynb #0fb57883
+# %% ../../nbs/98a_site.ipynb #58361d39
 def exported(
     source:str, # of a module
 )->dict: # name of `__all__` -> its definition, parsed
@@ -272,10 +276,11 @@ def derived_in(
     source:str, # of a module
 )->dict: # line -> chapter, cell
     "Where the lines of a module come from."
-    marks = [(i, re.match(r"# %% \S*/(\w+)\.ipynb #(\w+)", line)) for i, line in enumerate(source.split("\n"), 1)]
-    return {i: (m[1], m[2]) for i, m in marks if m}
+    lines = enumerate(source.split("\n"), 1)
+    marks = {i: re.match(r"# %% \S*/(\w+)\.ipynb #(\w+)", line) for i, line in lines}
+    return {i: (m[1], m[2]) for i, m in marks.items() if m}
 
-
+# %% ../../nbs/98a_site.ipynb #0eb1a121
 def module_page(
     file:Path, # a module of the package
     package:Path, # the folder of the package
@@ -307,7 +312,7 @@ def derivation(
     return (f'<a class="derived" href="../chapters/{chapter}.html#cell-{cell}">'
             f"{chapter.split('_')[0]} {titles[chapter]}</a>")
 
-# %% ../../nbs/98a_site.ipynb #4dcc5833
+# %% ../../nbs/98a_site.ipynb #1afc3d7d
 def modules(
     package:Path, # the folder of the package
 )->dict: # room -> modules; "" holds those outside rooms
@@ -332,6 +337,7 @@ def listed(
     "Pages as a list that readers do not see, for the navigation."
     return "\n".join(["```{toctree}", ":hidden:", f":maxdepth: {depth}", "", *pages, "```"])
 
+# %% ../../nbs/98a_site.ipynb #658a3cd5
 def reference(
     root:Path, # the repository
     titles:dict, # chapter -> its title
@@ -340,8 +346,9 @@ def reference(
     package = root/"initpools"
     rooms = modules(package)
     found = {page_of(f, package): module_page(f, package, titles) for fs in rooms.values() for f in fs}
-    lines = ["# Reference", "Every name that the package gives: its parameters with their shapes and defaults, "
-             "what it returns, and the chapter that derives it. The pages are made from the code's own comments."]
+    lines = ["# Reference", "Every name that the package gives: its parameters with their shapes and "
+             "defaults, what it returns, and the chapter that derives it. The pages are made from the code's "
+             "own comments."]
     for room, files in rooms.items():
         rows = []
         for f in files:
@@ -379,7 +386,7 @@ def plain_function(
     while isinstance(select, partial): select = select.func
     return select
 
-# %% ../../nbs/98a_site.ipynb #332b42f6
+# %% ../../nbs/98a_site.ipynb #9d0d3a97
 LABELS = (10, 100, 1000)
 
 def word(
@@ -399,6 +406,7 @@ def told(
     return (f"[{100 * row.difference:+.1f}]{{.{word(row.low, row.high)}}} "
             f"[\\[{100 * row.low:+.1f}, {100 * row.high:+.1f}\\]]{{.interval}}")
 
+# %% ../../nbs/98a_site.ipynb #8e3cb7e7
 def at_few_labels(
     root:Path, # the repository
     page:str="low_budget_cifar10_lite0_linear", # under figures/
@@ -406,7 +414,8 @@ def at_few_labels(
     "What rules are worth on frozen features."
     import pandas as pd
     frame = pd.read_csv(root/"figures"/f"{page}.csv")
-    table = frame[frame.labels.isin(LABELS)].groupby(["strategy", "labels"])[["difference", "low", "high"]].first()
+    few = frame[frame.labels.isin(LABELS)].groupby(["strategy", "labels"])
+    table = few[["difference", "low", "high"]].first()
     return {key: told(row) for key, row in table.iterrows() if key[0] != "random"}
 
 def as_queries(
@@ -420,11 +429,12 @@ def as_queries(
     frame = pd.read_csv(root/"figures"/f"{page}.csv").assign(sampler="random")
     last = frame[frame["round"] == frame["round"].max()]
     known = set(last.strategy)
-    own = {s: passive_of(s) for s in STRATEGIES if s in known and passive_of(s) != s and passive_of(s) in known}
+    pairs = {s: passive_of(s) for s in STRATEGIES if s in known}
+    own = {s: passive for s, passive in pairs.items() if passive != s and passive in known}
     ends = own_differences(last, "accuracy", own).set_index("strategy")
     return {s: told(row) for s, row in ends.iterrows()}
 
-# %% ../../nbs/98a_site.ipynb #7e50024e
+# %% ../../nbs/98a_site.ipynb #48349c7a
 HEAD = ("Rule", "The idea", "For", "Reads", "Needs", "Source", *(f"{n:,}" for n in LABELS), "660")
 
 def rule_rows(
@@ -435,8 +445,8 @@ def rule_rows(
     "A row for each rule."
     from initpools.rules.table import QUERIES, RULES, can_ask, can_start
     from initpools.strategies import OLD
-    papers, few, late = proposed_in(bib), at_few_labels(root), as_queries(root)
-    rows = []
+    few, late = at_few_labels(root), as_queries(root)
+    papers, rows = proposed_in(bib), []
     for name, rule in RULES.items():
         does = plain_function(rule)
         page = does.__module__.removeprefix("initpools.").replace(".", "_")
@@ -460,7 +470,7 @@ def rules_page(
     table = markdown(HEAD, rule_rows(root, bib, titles))
     return f"{before.rstrip()}\n\n::::{{div}} rules\n{table}\n::::\n"
 
-# %% ../../nbs/98a_site.ipynb #05b8fe20
+# %% ../../nbs/98a_site.ipynb #b1291b12
 def thumbnail(
     picture:Path, # a png
     out:Path, # a webp
@@ -483,33 +493,37 @@ def card(
     title = facts["title"]
     drawn = [f for f in facts["files"] if f.endswith(".png")]
     shows = f"[![{title}](../thumbnails/{Path(drawn[0]).stem}.webp)](../figures/{file.name})" if drawn else ""
-    tally = " · ".join(f"[{n} {OUTCOMES[w]}]{{.{w.split()[0].rstrip(',')}}}" for w, n in score(facts).items())
+    tally = " · ".join(f"[{n} {OUTCOMES[w]}]{{.{w.split()[0]}}}" for w, n in score(facts).items())
     folds = {"Verdicts": verdicts(facts), "Command": f"```sh\n{command(facts, params)}\n```"}
     parts = [f"## [{title}](../figures/{file.name})", shows, escaped(facts["subtitle"]), tally]
     parts += [f"::::{{dropdown}} {name}\n{text}\n::::" for name, text in folds.items() if text]
     return ":::::{div} figure-card\n" + "\n\n".join(p for p in parts if p) + "\n:::::"
 
+# %% ../../nbs/98a_site.ipynb #3de8714d
 def gallery_pages(
     root:Path, # the repository
 )->dict: # page -> MyST
     "The gallery: one page a paper, and one that counts what became of the statements."
-    from initpools.report.gallery import ABOUT, SECTIONS, TALLY, by_numbers, not_run, pages, section_of
+    from initpools.report.gallery import ABOUT, SECTIONS, TALLY, by_numbers, markdown
+    from initpools.report.gallery import not_run, pages, section_of
     facts, _ = pages(root)
     order = sorted(facts, key=lambda f: by_numbers(facts[f]["title"]))
-    heads = [h for h in SECTIONS if any(section_of(facts[f]) == h for f in facts)]
+    within = {h: [f for f in order if section_of(facts[f]) == h] for h in SECTIONS}
+    params = root/"nbs"/"figures"/"params"
     found, rows = {}, []
-    for head in heads:
-        files = [f for f in order if section_of(facts[f]) == head]
+    for head, files in within.items():
+        if not files: continue
         name = re.sub(r"\W+", "_", head.lower()).strip("_")
-        cards = "\n\n".join(card(f, facts[f], root/"nbs"/"figures"/"params") for f in files)
+        cards = "\n\n".join(card(f, facts[f], params) for f in files)
         hidden = listed([f"{facts[f]['title']} <../figures/{f.stem}>" for f in files])
-        found[name] = f"# {head}\n\n{ABOUT[head]}\n\n::::::{{div}} figure-cards\n{cards}\n::::::\n\n{hidden}\n"
-        rows.append(f"| [{head}]({name}.md) | {ABOUT[head]} | {len(files)} | {tallied([facts[f] for f in files])} |")
-    table = "\n".join(["| page | what is found there | figures | the papers' statements |", "|---|---|---|---|", *rows])
+        found[name] = "\n\n".join([f"# {head}", ABOUT[head], f"::::::{{div}} figure-cards\n{cards}\n::::::",
+                                   hidden]) + "\n"
+        rows.append([f"[{head}]({name}.md)", ABOUT[head], len(files), tallied([facts[f] for f in files])])
     waiting = not_run(root).replace("](../nbs/figures/params/", "](../params/")
     found["index"] = "\n\n".join([
-        "# Gallery", "Every picture was drawn by a notebook, from records that are published with it. Open one, and "
-        "read what was run, what became of the paper's claims, and the command that draws it again.", table,
+        "# Gallery", "Every picture was drawn by a notebook, from records that are published with it. Open "
+        "one, and read what was run, what became of the paper's claims, and how to draw it again.",
+        markdown(["page", "what is found there", "figures", "the papers' statements"], rows),
         "## How a verdict is reached", TALLY, "## Not run yet", waiting, listed(list(found))]) + "\n"
     return found
 
@@ -521,7 +535,7 @@ def tallied(
     total = sum((score(f) for f in many), start=score(dict(verdicts=[])))
     return ", ".join(f"{total[w]} {OUTCOMES[w]}" for w in OUTCOMES if total[w]) or "—"
 
-# %% ../../nbs/98a_site.ipynb #5f4d7e55
+# %% ../../nbs/98a_site.ipynb #8715d9f2
 def section(
     file:Path, # a notebook
     starts:str, # how a heading begins
@@ -533,8 +547,8 @@ def section(
     if not starts: return first.split("\n", 1)[1].strip()
     found = [r.partition("\n")[2].strip() for r in rest if r.lower().startswith(starts.lower())]
     if not found:
-        raise UserError(f"{file.name} has no section that begins with {starts!r}: write one, or change the page "
-                        "of nbs/site that asks for it.")
+        raise UserError(f"{file.name} has no section that begins with {starts!r}: write one, or change the "
+                        "page of nbs/site that asks for it.")
     return found[0]
 
 def with_sections(
@@ -548,12 +562,12 @@ def with_sections(
         return re.sub(r"\]\((?:\.\./)+", "](", re.sub(r"\]\((\d\d)", r"](chapters/\1", cut))
     return re.sub(r"<!-- index: ?(.*?) ?-->", put, text)
 
+# %% ../../nbs/98a_site.ipynb #da46f98f
 def figure_page(
     file:Path, # an executed notebook under figures/
     root:Path, # the repository
 )->dict: # a notebook
     "A figure's page, its code folded, and the way to draw it again."
-    from initpools.core import UserError
     from initpools.report.figure import read_facts
     from initpools.report.gallery import command
     page = chapter_page(file, ())
@@ -566,13 +580,13 @@ def figure_page(
     again = f"## Again\n\n```sh\n{command(facts, root/'nbs'/'figures'/'params')}\n```\n\n{links}"
     return page | dict(cells=[*cells, dict(cell_type="markdown", metadata={}, id="again", source=again)])
 
-# %% ../../nbs/98a_site.ipynb #895a759a
+# %% ../../nbs/98a_site.ipynb #6aa612b5
 def part_page(
     part:str, # of PARTS
     files:list, # its chapters
 )->str: # MyST
     "A part of the book: its chapters, each with its sentence."
-    title, _, _, says = PARTS[part]
+    title, *_, says = PARTS[part]
     rows = []
     for f in files:
         name, sentence = opening(f)
@@ -584,14 +598,15 @@ def book_page(
     parts:dict, # part -> chapters
 )->str: # MyST
     "The table of contents."
-    lines = ["# The book", "Each module of the package is a chapter that derives it, defines it and checks it. Their "
-             "numbers are layers: a chapter uses only what stands before it."]
+    lines = ["# The book", "Each module of the package is a chapter that derives, defines and checks it. "
+             "Their numbers are layers: a chapter uses only what stands before it."]
     for part, files in parts.items():
-        title, first, last, says = PARTS[part]
+        title, *_, says = PARTS[part]
         links = " · ".join(f"[{opening(f)[0]}](../chapters/{f.name})" for f in files)
         lines += [f"## [{title}]({part}.md)", says, links]
     return "\n\n".join([*lines, listed(list(parts))]) + "\n"
 
+# %% ../../nbs/98a_site.ipynb #d6750559
 def make_sources(
     out:Path=None, # a folder, which is emptied first; default: build/site of the repository
     root:Path=None, # the repository; default: found from the current folder
@@ -600,7 +615,8 @@ def make_sources(
     root = root or repo_root()
     out = Path(out or root/"build"/"site")
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(root/"nbs"/"site", out, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    left = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    shutil.copytree(root/"nbs"/"site", out, ignore=left)
     parts = chapters(root)
     titles = {f.stem: opening(f)[0] for fs in parts.values() for f in fs}
     pages = {f"chapters/{f.name}": chapter_page(f, titles) for fs in parts.values() for f in fs}
