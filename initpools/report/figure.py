@@ -9,8 +9,8 @@ __all__ = ['KINDS', 'PLAIN', 'PAGE', 'ELSEWHERE', 'UNBEGUN', 'FACTS', 'AGAIN', '
            'write_facts', 'is_whole', 'read_facts', 'read_parameters', 'printed_once', 'tidy', 'workplace',
            'run_figure', 'files_made', 'make_readme']
 
-# %% ../../nbs/95_figure.ipynb #3336a2fe
-import ast, json, os, shutil
+# %% ../../nbs/95_figure.ipynb #542baa91
+import ast, json, os, re, shutil
 from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
@@ -423,7 +423,7 @@ def files_made(
     out = Path(out)
     return [*(out.parent/f for f in read_facts(out)["files"]), out.with_suffix(".json")]
 
-# %% ../../nbs/95_figure.ipynb #14c57c8f
+# %% ../../nbs/95_figure.ipynb #5331956d
 def make_readme(
     root:Path=None, # the repository
 )->str: # markdown
@@ -433,4 +433,10 @@ def make_readme(
     nb = nbformat.read((root or repo_root())/"nbs"/"index.ipynb", 4)
     nb.metadata["language_info"] = {"name": "python"}
     nb.cells = [c for c in nb.cells if not c.source.startswith(("#| hide", "#| default_exp"))]
-    return MarkdownExporter().from_notebook_node(nb)[0].replace("](../", "](").strip() + "\n"
+    text = MarkdownExporter().from_notebook_node(nb)[0]
+    return re.sub(r"\]\((?!https?:|#)([^)]+)\)", _from_root, text).strip() + "\n"
+
+def _from_root(link):
+    "A link of nbs/index.ipynb, from the repository's folder."
+    path = link[1]
+    return f"]({path[3:] if path.startswith('../') else 'nbs/' + path})"
