@@ -44,6 +44,7 @@ def test_the_citation_is_whole():
     assert cff["authors"] == [{"name": settings()["author"]}] and cff["license"] == "Apache-2.0"
     urls = [r["url"] for r in cff["references"]]
     assert urls == ["https://arxiv.org/abs/2011.14696", "https://arxiv.org/abs/2110.12033"]
+    assert all(r["url"].rpartition("/")[2] in r["notes"] for r in cff["references"])
     assert all(r["title"] and r["authors"] and r["type"] == "article" for r in cff["references"])
 
 
