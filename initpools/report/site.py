@@ -230,7 +230,7 @@ def entry_of(
     if is_value: return directive("property", node.name, lines)
     return directive(kind, node.name + signature(node), lines)
 
-# %% ../../nbs/98a_site.ipynb #10435494
+# %% ../../nbs/98a_site.ipynb #8047aca7
 def class_entry(
     node, # a class, parsed
     comments:dict, # line -> comment
@@ -238,8 +238,8 @@ def class_entry(
     link:str="", # to the chapter
 )->str: # MyST
     "A class in the reference."
-    fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and n.target.id[0] != "_"]
-    notes = [f":param {f.target.id}: {escaped(comments.get(f.end_lineno, ''))}" for f in fields]
+    fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and ast.unparse(n.target)[0] != "_"]
+    notes = [f":param {ast.unparse(f.target)}: {escaped(comments.get(f.end_lineno, ''))}" for f in fields]
     methods = list({n.name: n for n in reversed(node.body) if isinstance(n, ast.FunctionDef)}.values())[::-1]
     begin = next((signature(m) for m in methods if m.name == "__init__"), "")
     given = begin or f"({', '.join(map(ast.unparse, fields))})" * bool(fields)
@@ -406,7 +406,7 @@ def told(
     return (f"[{100 * row.difference:+.1f}]{{.{word(row.low, row.high)}}} "
             f"[\\[{100 * row.low:+.1f}, {100 * row.high:+.1f}\\]]{{.interval}}")
 
-# %% ../../nbs/98a_site.ipynb #8e3cb7e7
+# %% ../../nbs/98a_site.ipynb #f8a60421
 def at_few_labels(
     root:Path, # the repository
     page:str="low_budget_cifar10_lite0_linear", # under figures/
@@ -416,7 +416,7 @@ def at_few_labels(
     frame = pd.read_csv(root/"figures"/f"{page}.csv")
     few = frame[frame.labels.isin(LABELS)].groupby(["strategy", "labels"])
     table = few[["difference", "low", "high"]].first()
-    return {key: told(row) for key, row in table.iterrows() if key[0] != "random"}
+    return {(rule, n): told(row) for (rule, n), row in table.iterrows() if rule != "random"}
 
 def as_queries(
     root:Path, # the repository
@@ -434,7 +434,7 @@ def as_queries(
     ends = own_differences(last, "accuracy", own).set_index("strategy")
     return {s: told(row) for s, row in ends.iterrows()}
 
-# %% ../../nbs/98a_site.ipynb #48349c7a
+# %% ../../nbs/98a_site.ipynb #93372e7b
 HEAD = ("Rule", "The idea", "For", "Reads", "Needs", "Source", *(f"{n:,}" for n in LABELS), "660")
 
 def rule_rows(
@@ -467,7 +467,7 @@ def rules_page(
 )->str: # MyST
     "The table of rules."
     from initpools.report.gallery import markdown
-    table = markdown(HEAD, rule_rows(root, bib, titles))
+    table = markdown(list(HEAD), rule_rows(root, bib, titles))
     return f"{before.rstrip()}\n\n::::{{div}} rules\n{table}\n::::\n"
 
 # %% ../../nbs/98a_site.ipynb #b1291b12
@@ -535,7 +535,7 @@ def tallied(
     total = sum((score(f) for f in many), start=score(dict(verdicts=[])))
     return ", ".join(f"{total[w]} {OUTCOMES[w]}" for w in OUTCOMES if total[w]) or "—"
 
-# %% ../../nbs/98a_site.ipynb #8715d9f2
+# %% ../../nbs/98a_site.ipynb #ab9880b2
 def section(
     file:Path, # a notebook
     starts:str, # how a heading begins
@@ -557,6 +557,8 @@ def with_sections(
     names, # of chapters
 )->str: # MyST
     "A page of nbs/site, with the sections of nbs/index.ipynb that it asks for."
+    text = re.sub(r"\]\(\.\./\.\./figures/", "](figures/", text) # written for readers of the repository
+    text = re.sub(r"\]\(\.\./(\d\d[a-z]?_)", r"](chapters/\1", text)
     def put(m):
         cut = relinked(section(root/"nbs"/"index.ipynb", m[1]), names, "chapters/")
         return re.sub(r"\]\((?:\.\./)+", "](", re.sub(r"\]\((\d\d)", r"](chapters/\1", cut))
@@ -606,7 +608,7 @@ def book_page(
         lines += [f"## [{title}]({part}.md)", says, links]
     return "\n\n".join([*lines, listed(list(parts))]) + "\n"
 
-# %% ../../nbs/98a_site.ipynb #d6750559
+# %% ../../nbs/98a_site.ipynb #e4ad4490
 def make_sources(
     out:Path=None, # a folder, which is emptied first; default: build/site of the repository
     root:Path=None, # the repository; default: found from the current folder
@@ -619,7 +621,7 @@ def make_sources(
     shutil.copytree(root/"nbs"/"site", out, ignore=left)
     parts = chapters(root)
     titles = {f.stem: opening(f)[0] for fs in parts.values() for f in fs}
-    pages = {f"chapters/{f.name}": chapter_page(f, titles) for fs in parts.values() for f in fs}
+    pages:dict = {f"chapters/{f.name}": chapter_page(f, titles) for fs in parts.values() for f in fs}
     pages |= {f"book/{part}.md": part_page(part, files) for part, files in parts.items()}
     pages["book/index.md"] = book_page(parts)
     pages |= {f"api/{name}.md": text for name, text in reference(root, titles).items()}
