@@ -54,7 +54,7 @@ def opening(
     first = source_of(json.loads(file.read_text())["cells"][0]).strip().split("\n")
     return first[0].lstrip("# "), first[-1].lstrip("> ")
 
-# %% ../../nbs/98a_site.ipynb #0b45100c
+# %% ../../nbs/98a_site.ipynb #5a57c567
 def directives(
     source:str, # of a cell
 )->set: # of words
@@ -68,9 +68,8 @@ def names_in(
     found = []
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)): found.append(node.name)
-        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
-            targets = getattr(node, "targets", None) or [node.target]
-            for target in targets: found += [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
+        targets = getattr(node, "targets", []) + [getattr(node, "target", ast.Pass())]
+        for target in targets: found += [n.id for n in ast.walk(target) if isinstance(n, ast.Name)]
     return [n for n in dict.fromkeys(found) if n[0] != "_"]
 
 def is_imports(
@@ -182,7 +181,7 @@ def returned(
     start = last + (last > node.lineno)
     return next((comments[i] for i in range(start, node.body[0].lineno) if i in comments), "")
 
-# %% ../../nbs/98a_site.ipynb #6b78661f
+# %% ../../nbs/98a_site.ipynb #71264251
 def escaped(
     text:str, # a comment, or another line of prose
 )->str: # Markdown
@@ -199,7 +198,8 @@ def signature(
         at = args.index("Annotated[")
         note = next(e for e in range(at, len(args) + 1)
                     if args[at:e].endswith("]") and args[at:e].count("[") == args[at:e].count("]"))
-        args = args[:at] + ast.unparse(ast.parse(args[at:note]).body[0].value.slice.elts[0]) + args[note:]
+        kind = getattr(ast.parse(args[at:note], mode="eval").body, "slice").elts[0]
+        args = args[:at] + ast.unparse(kind) + args[note:]
     args = re.sub(r"^self(:? ?\w+)?(, )?", "", args)
     return f"({args})" + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
 
@@ -406,7 +406,7 @@ def told(
     return (f"[{100 * row.difference:+.1f}]{{.{word(row.low, row.high)}}} "
             f"[\\[{100 * row.low:+.1f}, {100 * row.high:+.1f}\\]]{{.interval}}")
 
-# %% ../../nbs/98a_site.ipynb #f8a60421
+# %% ../../nbs/98a_site.ipynb #d1773a08
 def at_few_labels(
     root:Path, # the repository
     page:str="low_budget_cifar10_lite0_linear", # under figures/
@@ -416,7 +416,7 @@ def at_few_labels(
     frame = pd.read_csv(root/"figures"/f"{page}.csv")
     few = frame[frame.labels.isin(LABELS)].groupby(["strategy", "labels"])
     table = few[["difference", "low", "high"]].first()
-    return {(rule, n): told(row) for (rule, n), row in table.iterrows() if rule != "random"}
+    return {(r.strategy, r.labels): told(r) for r in table.reset_index().itertuples() if r.strategy != "random"}
 
 def as_queries(
     root:Path, # the repository
