@@ -7,9 +7,9 @@ __all__ = ['PARTS', 'LABELS', 'HEAD', 'chapters', 'source_of', 'opening', 'direc
            'relinked', 'by_itself', 'shown', 'chapter_page', 'comments_in', 'help_of', 'parameters', 'returned',
            'escaped', 'signature', 'directive', 'entry_of', 'class_entry', 'value_entry', 'exported', 'derived_in',
            'module_page', 'derivation', 'modules', 'page_of', 'listed', 'reference', 'proposed_in', 'needs_of',
-           'plain_function', 'word', 'told', 'at_few_labels', 'as_queries', 'rule_rows', 'rules_page', 'thumbnail',
-           'card', 'gallery_pages', 'tallied', 'section', 'with_sections', 'figure_page', 'part_page', 'book_page',
-           'make_sources']
+           'cost_of', 'plain_function', 'word', 'told', 'at_few_labels', 'as_queries', 'seconds_asking', 'rule_rows',
+           'rules_page', 'thumbnail', 'card', 'gallery_pages', 'tallied', 'section', 'with_sections', 'figure_page',
+           'part_page', 'book_page', 'make_sources']
 
 # %% ../../nbs/98a_site.ipynb #2529f136
 import ast, inspect, json, re, shutil, tokenize
@@ -358,7 +358,7 @@ def reference(
         lines += [f"## {room or 'initpools'}", "\n".join(["| module | what it holds |", "|---|---|", *rows])]
     return found | {"index": "\n\n".join([*lines, listed(list(found))]) + "\n"}
 
-# %% ../../nbs/98a_site.ipynb #2b50a4aa
+# %% ../../nbs/98a_site.ipynb #4abefda7
 def proposed_in(
     bib:str, # the text of refs.bib
 )->dict: # rule -> keys of papers
@@ -377,6 +377,14 @@ def needs_of(
     said = [f"{rule.members} networks"] * (rule.members > 1) + ["dropout"] * rule.dropout
     said += [f"trains with {t.__name__}" for t in rule.terms]
     return ", ".join(said)
+
+def cost_of(
+    rule, # a Rule of the table
+    seconds:float=None, # of a query, where it was measured
+)->str:
+    "What a rule asks for beyond its views, and the seconds that it took."
+    took = [f"{seconds:.2f} s" if seconds >= .01 else "< 0.01 s"] if seconds else []
+    return ", ".join([needs_of(rule)] * bool(needs_of(rule)) + took)
 
 def plain_function(
     rule, # a Rule of the table
@@ -406,7 +414,7 @@ def told(
     return (f"[{100 * row.difference:+.1f}]{{.{word(row.low, row.high)}}} "
             f"[\\[{100 * row.low:+.1f}, {100 * row.high:+.1f}\\]]{{.interval}}")
 
-# %% ../../nbs/98a_site.ipynb #d1773a08
+# %% ../../nbs/98a_site.ipynb #44a03ffe
 def at_few_labels(
     root:Path, # the repository
     page:str="low_budget_cifar10_lite0_linear", # under figures/
@@ -434,8 +442,17 @@ def as_queries(
     ends = own_differences(last, "accuracy", own).set_index("strategy")
     return {s: told(row) for s, row in ends.iterrows()}
 
-# %% ../../nbs/98a_site.ipynb #93372e7b
-HEAD = ("Rule", "The idea", "For", "Reads", "Needs", "Source", *(f"{n:,}" for n in LABELS), "660")
+def seconds_asking(
+    root:Path, # the repository
+    page:str="strategies_mnist", # under figures/
+)->dict: # strategy -> seconds
+    "What a query took there, in the median, once the model was trained."
+    import pandas as pd
+    frame = pd.read_csv(root/"figures"/f"{page}.csv")
+    return frame[frame.seconds_select > 0].groupby("strategy").seconds_select.median().to_dict()
+
+# %% ../../nbs/98a_site.ipynb #6edeb112
+HEAD = ("Rule", "The idea", "For", "Reads", "Cost", "Source", *(f"{n:,}" for n in LABELS), "660")
 
 def rule_rows(
     root:Path, # the repository
@@ -446,6 +463,7 @@ def rule_rows(
     from initpools.rules.table import QUERIES, RULES, can_ask, can_start
     from initpools.strategies import OLD
     few, late = at_few_labels(root), as_queries(root)
+    spent = seconds_asking(root)
     papers, rows = proposed_in(bib), []
     for name, rule in RULES.items():
         does = plain_function(rule)
@@ -454,7 +472,7 @@ def rule_rows(
         when = ["first pool"] * can_start(rule) + ["query"] * (name in QUERIES or can_ask(rule))
         cited = " ".join(f"{{cite:t}}`{key}`" for key in papers.get(name, ()))
         rows.append([link, escaped((inspect.getdoc(does) or "").split("\n")[0]), ", ".join(when),
-                     ", ".join(rule.reads) or "nothing", needs_of(rule), cited or "—",
+                     ", ".join(rule.reads) or "nothing", cost_of(rule, spent.get(OLD.get(name, name))), cited or "—",
                      *(few.get((name, n), "—") for n in LABELS),
                      late.get(OLD.get(name, name), "—") if name in QUERIES else "—"])
     return rows
