@@ -40,8 +40,9 @@ readme: $(INSTALLED)      ## README.md from nbs/index.ipynb
 
 site: $(SPHINX)           ## the book as pages under site/, from the notebooks as they are: open site/index.html
 	$(BIN)/python -c "from initpools.report.site import make_sources; make_sources()"
-	rm -rf site
-	$(BIN)/python -m sphinx -q -W --keep-going -c nbs/site -b html -d build/doctrees build/site site
+	rm -rf site build/html
+	$(BIN)/python -m sphinx -q -W --keep-going -c nbs/site -b html -d build/doctrees build/site build/html
+	mv build/html site
 
 # Debian's chromium, once; a registry that hiccups is asked a second time
 CHROMIUM := apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null

@@ -553,7 +553,7 @@ def tallied(
     total = sum((score(f) for f in many), start=score(dict(verdicts=[])))
     return ", ".join(f"{total[w]} {OUTCOMES[w]}" for w in OUTCOMES if total[w]) or "—"
 
-# %% ../../nbs/98a_site.ipynb #ab9880b2
+# %% ../../nbs/98a_site.ipynb #f139c68a
 def section(
     file:Path, # a notebook
     starts:str, # how a heading begins
@@ -579,7 +579,7 @@ def with_sections(
     text = re.sub(r"\]\(\.\./(\d\d[a-z]?_)", r"](chapters/\1", text)
     def put(m):
         cut = relinked(section(root/"nbs"/"index.ipynb", m[1]), names, "chapters/")
-        return re.sub(r"\]\((?:\.\./)+", "](", re.sub(r"\]\((\d\d)", r"](chapters/\1", cut))
+        return re.sub(r"\]\((?:(?:\.\./)+|site/)", "](", re.sub(r"\]\((\d\d)", r"](chapters/\1", cut))
     return re.sub(r"<!-- index: ?(.*?) ?-->", put, text)
 
 # %% ../../nbs/98a_site.ipynb #da46f98f
