@@ -414,7 +414,7 @@ def told(
     return (f"[{100 * row.difference:+.1f}]{{.{word(row.low, row.high)}}} "
             f"[\\[{100 * row.low:+.1f}, {100 * row.high:+.1f}\\]]{{.interval}}")
 
-# %% ../../nbs/98a_site.ipynb #44a03ffe
+# %% ../../nbs/98a_site.ipynb #8a07d695
 def at_few_labels(
     root:Path, # the repository
     page:str="low_budget_cifar10_lite0_linear", # under figures/
@@ -424,7 +424,8 @@ def at_few_labels(
     frame = pd.read_csv(root/"figures"/f"{page}.csv")
     few = frame[frame.labels.isin(LABELS)].groupby(["strategy", "labels"])
     table = few[["difference", "low", "high"]].first()
-    return {(r.strategy, r.labels): told(r) for r in table.reset_index().itertuples() if r.strategy != "random"}
+    rows = table.drop(index="random", errors="ignore").reset_index().itertuples()
+    return {(r.strategy, r.labels): told(r) for r in rows}
 
 def as_queries(
     root:Path, # the repository
@@ -451,7 +452,7 @@ def seconds_asking(
     frame = pd.read_csv(root/"figures"/f"{page}.csv")
     return frame[frame.seconds_select > 0].groupby("strategy").seconds_select.median().to_dict()
 
-# %% ../../nbs/98a_site.ipynb #6edeb112
+# %% ../../nbs/98a_site.ipynb #21f72f38
 HEAD = ("Rule", "The idea", "For", "Reads", "Cost", "Source", *(f"{n:,}" for n in LABELS), "660")
 
 def rule_rows(
@@ -471,10 +472,11 @@ def rule_rows(
         link = f"[`{name}`](api/{page}.md)<br>[{escaped(rule.title)}]{{.title}}"
         when = ["first pool"] * can_start(rule) + ["query"] * (name in QUERIES or can_ask(rule))
         cited = " ".join(f"{{cite:t}}`{key}`" for key in papers.get(name, ()))
-        rows.append([link, escaped((inspect.getdoc(does) or "").split("\n")[0]), ", ".join(when),
-                     ", ".join(rule.reads) or "nothing", cost_of(rule, spent.get(OLD.get(name, name))), cited or "—",
+        idea, asked = (inspect.getdoc(does) or "").split("\n")[0], OLD.get(name, name)
+        rows.append([link, escaped(idea), ", ".join(when), ", ".join(rule.reads) or "nothing",
+                     cost_of(rule, spent.get(asked)), cited or "—",
                      *(few.get((name, n), "—") for n in LABELS),
-                     late.get(OLD.get(name, name), "—") if name in QUERIES else "—"])
+                     late.get(asked, "—") if name in QUERIES else "—"])
     return rows
 
 def rules_page(
