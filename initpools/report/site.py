@@ -555,7 +555,7 @@ def tallied(
     total = sum((score(f) for f in many), start=score(dict(verdicts=[])))
     return ", ".join(f"{total[w]} {OUTCOMES[w]}" for w in OUTCOMES if total[w]) or "—"
 
-# %% ../../nbs/98a_site.ipynb #f139c68a
+# %% ../../nbs/98a_site.ipynb #03b36f77
 def section(
     file:Path, # a notebook
     starts:str, # how a heading begins
