@@ -35,8 +35,9 @@ outputs: $(INSTALLED)     ## run every module notebook in place and keep its out
 	cd nbs && OMP_NUM_THREADS=1 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace $(or $(NB),*.ipynb)
 	$(BIN)/nbdev_clean
 
-readme: $(INSTALLED)      ## README.md from nbs/index.ipynb
+readme: $(INSTALLED)      ## README.md from nbs/index.ipynb, and its badges from settings.ini
 	$(BIN)/python -c "from initpools.report.figure import make_readme; open('README.md', 'w').write(make_readme())"
+	$(BIN)/python -c "from initpools.report.figure import badges; [open(f'nbs/site/_static/{n}', 'w').write(s) for n, s in badges().items()]"
 
 site: $(SPHINX)           ## the book as pages under site/, from the notebooks as they are: open site/index.html
 	$(BIN)/python -c "from initpools.report.site import make_sources; make_sources()"
