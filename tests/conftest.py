@@ -1,5 +1,6 @@
 "Every test computes with one thread, as the workers of a grid do, and outside nbdev's own test mode."
 import os
+import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"
 for name in ("IN_TEST", "INITPOOLS_DATA"): os.environ.pop(name, None)
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# begun in the background it is ignored, in all that tests begin too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

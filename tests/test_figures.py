@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import papermill
+import pandas as pd
 import pytest
 import yaml
 
@@ -160,16 +161,17 @@ def test_the_answer_is_planned_and_drawn(tmp_path, monkeypatch):
     "A grid by its parameter file: planned, compared, read again, and on the page of all grids; some seeds are missing."
     monkeypatch.setenv("INITPOOLS_DATA", str(tmp_path/"data"))
     (tmp_path/"plans").mkdir()
-    (tmp_path/"plans"/"small.yml").write_text(yaml.safe_dump(POOLS))
+    (tmp_path/"plans"/"digits_small.yml").write_text(yaml.safe_dump(POOLS))
     home = dict(folder=str(tmp_path/"plans"))
     plan = run_figure("answer_plan", home | dict(seeds=[5, 6]), tmp_path/"plan"/"answer_plan.ipynb")
     assert "36 runs" in (tmp_path/"plan"/"answer_plan.json").read_text() and "equal within" in plan.read_text()
     small = POOLS | dict(name="smoke_pools", covering=["kmeans_equal@pixels"], executor="local", seeds=5)
     _, second = same_twice("pools_compared", small, tmp_path)
     assert "90 found" in second and "H1. After the last round" in second
-    page = home | dict(grids=["small"], luck=[])
+    page = home | dict(data=["digits"], titles=["Digits"], first="small", others=[], luck="many", spend=[20, 40])
     out = run_figure("answer", page, tmp_path/"answer"/"answer.ipynb")
-    assert "5 of 6" in out.read_text() and "H1. digits" in (tmp_path/"answer"/"answer.json").read_text()
+    assert "Digits 5 of 6" in out.read_text() and "H1. digits" in (tmp_path/"answer"/"answer.json").read_text()
+    assert pd.read_csv(tmp_path/"answer"/"answer_ways.csv").labels.isin([20, 40]).all()
     with pytest.raises(UserError, match="No grid has 7 whole seeds"):
         run_figure("answer", page | dict(fewest=7), tmp_path/"none"/"answer.ipynb")
 
